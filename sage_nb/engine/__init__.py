@@ -1,0 +1,1 @@
+"""How a graph runs: plan, generated loops, tasks, services, and one job's life."""

@@ -1,0 +1,151 @@
+"""What the user is told of an exception in their code: operator, item, and the line.
+
+The exception itself stays what it was. It gets notes, which every traceback shows, and its traceback loses the
+engine's own frames.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import reprlib
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+from sage_nb.engine.loops import FILENAME
+from sage_nb.pipeline.graph import Site
+
+__all__ = ["Failure", "describe_site", "explain", "loop_frame", "safe_repr", "user_line"]
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+_REPR_LIMIT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One exception of the user's code, and where it came from."""
+
+    exception: BaseException
+    traceback: TracebackType | None
+    """The traceback without the engine's frames."""
+    subject: str
+    """What failed, as a person would say it: `operator 'parse' (map)`."""
+    operator: str | None
+    item: str | None
+    where: str | None
+    code: tuple[tuple[int, str, bool], ...]
+    """Lines around the failing one: number, text, whether it is that one."""
+
+    def text(self) -> str:
+        """The traceback as text, bounded."""
+        lines = traceback.format_exception(type(self.exception), self.exception, self.traceback, limit=-30)
+        return "".join(lines)[-20_000:]
+
+
+def safe_repr(value: Any) -> str:
+    """`repr(value)`, bounded, and never an exception."""
+    try:
+        shown = _SHORT.repr(value)
+    except Exception as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
+        shown = f"<{type(value).__name__}: its repr() raised {type(exc).__name__}>"
+    return shown if len(shown) <= _REPR_LIMIT else shown[: _REPR_LIMIT - 1] + "…"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 30
+_SHORT.maxstring = _SHORT.maxother = 120
+
+
+@lru_cache(maxsize=1)
+def _library_folders() -> tuple[str, ...]:
+    paths = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
+    return tuple(p.rstrip(os.sep) + os.sep for p in paths if p)
+
+
+def _is_ours(code: CodeType) -> bool:
+    return code.co_filename == FILENAME or code.co_filename.startswith(_PACKAGE)
+
+
+def _is_users(filename: str) -> bool:
+    return not (
+        filename == FILENAME or filename.startswith(("<frozen", _PACKAGE)) or filename.startswith(_library_folders())
+    )
+
+
+def describe_site(at: Site) -> str:
+    """`Cell In[3], line 4` for a line of a notebook cell, `script.py, line 4` for one of a file."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    number = getattr(getattr(shell, "compile", None), "_filename_map", {}).get(at.filename)
+    if number is not None:
+        return f"Cell In[{number}], line {at.lineno}"
+    return f"{os.path.basename(at.filename)}, line {at.lineno}"
+
+
+def _tb_lines(tb: TracebackType | None) -> Iterator[Site]:
+    while tb is not None:
+        yield Site(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
+        tb = tb.tb_next
+
+
+def user_line(lines: Iterator[Site] | list[Site]) -> Site | None:
+    """The innermost line that is the user's own; of a library that user code called, the calling line."""
+    found = [at for at in lines if _is_users(at.filename)]
+    return found[-1] if found else None
+
+
+def _without_engine(tb: TracebackType | None) -> TracebackType | None:
+    while tb is not None and _is_ours(tb.tb_frame.f_code):
+        tb = tb.tb_next
+    return tb
+
+
+def loop_frame(tb: TracebackType | None) -> tuple[FrameType, int] | None:
+    """The generated loop's frame in a traceback, and the line it was at."""
+    while tb is not None:
+        if tb.tb_frame.f_code.co_filename == FILENAME and tb.tb_frame.f_code.co_name == "run":
+            return tb.tb_frame, tb.tb_lineno
+        tb = tb.tb_next
+    return None
+
+
+def _around(at: Site, context: int = 2) -> tuple[tuple[int, str, bool], ...]:
+    lines = linecache.getlines(at.filename)
+    first, last = max(1, at.lineno - context), min(len(lines), at.lineno + context)
+    found = [(n, lines[n - 1].rstrip("\n"), n == at.lineno) for n in range(first, last + 1)]
+    while found and not found[0][2] and not found[0][1].strip():
+        found.pop(0)
+    while found and not found[-1][2] and not found[-1][1].strip():
+        found.pop()
+    return tuple(found)
+
+
+_NO_ITEM = object()
+
+
+def explain(
+    exc: BaseException, subject: str, *, operator: str | None = None, item: Any = _NO_ITEM, declared: Site | None = None
+) -> Failure:
+    """Add notes to `exc` that say what failed, on which item, at which line; and describe it for the views."""
+    tb = _without_engine(exc.__traceback__)
+    at = user_line(_tb_lines(tb)) or declared
+    shown = None if item is _NO_ITEM else safe_repr(item)
+    where = describe_site(at) if at else None
+    note = f"sage_nb: in {subject}"
+    if at and where:
+        source = linecache.getline(at.filename, at.lineno).strip()
+        note += f", {where}" + (f": {source}" if source else "")
+    exc.add_note(note)
+    if shown is not None:
+        exc.add_note(f"sage_nb: on the item {shown}")
+    exc.__traceback__ = tb
+    return Failure(exc, tb, subject, operator, shown, where, _around(at) if at else ())

@@ -1,0 +1,265 @@
+"""The services of one job: start in order, calls, stop in reverse order.
+
+A call runs on the caller's thread, under the service's lock, so that it costs about what the method costs. Only
+calls with a time limit and asynchronous ones go over a thread of the service, which is started when the first
+such call comes.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from sage_nb.engine.failure import safe_repr
+from sage_nb.engine.log import JobLog
+from sage_nb.errors import ServiceMethodError, ServiceNotFoundError, ServiceStoppedError, ServiceTimeout
+from sage_nb.pipeline.context import Context, ServiceProxy
+from sage_nb.pipeline.graph import ServiceSpec
+
+__all__ = ["Service", "ServiceHost", "Step", "resolve_hook"]
+
+_UP = ("setup",), ("start", "start_running")
+_DOWN = ("stop", "terminate"), ("cleanup", "close")
+_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of the way down; `limit` in seconds."""
+
+    service: Service
+    what: str
+    run: Callable[[], Any]
+    limit: float
+
+
+def resolve_hook(obj: Any, names: tuple[str, ...]) -> Callable[[], Any] | None:
+    """The method that the most derived class defines under one of `names`; of two in one class, the first name."""
+    found: list[tuple[int, int, Callable[[], Any]]] = []
+    mro = type(obj).__mro__
+    for n, name in enumerate(names):
+        method = getattr(obj, name, None)
+        if callable(method):
+            depth = next((d for d, cls in enumerate(mro) if name in vars(cls)), -1)
+            found.append((depth, n, method))
+    return min(found, key=lambda entry: entry[:2])[2] if found else None
+
+
+class Service:
+    """One running service."""
+
+    def __init__(self, spec: ServiceSpec) -> None:
+        self.spec = spec
+        self.instance: Any = None
+        self.state = "waiting"
+        self.note: str | None = None
+        self.calls = 0
+        self.lock = threading.RLock()
+        self.thread_safe = False
+        self.jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], None]] | None] | None = None
+        self.workers: list[threading.Thread] = []
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def make(self, ctx: Context) -> None:
+        """Construct the instance, with `ctx` in place before its `__init__` runs."""
+        make, args, kw = self.spec.make, self.spec.args, self.spec.kw
+        if isinstance(make, type) and type(make).__call__ is type.__call__:
+            instance = make.__new__(make, *args, **kw)
+            _give_context(instance, ctx)
+            if isinstance(instance, make):
+                instance.__init__(*args, **kw)
+        else:
+            instance = make(*args, **kw)
+            _give_context(instance, ctx)
+        self.instance = instance
+        self.thread_safe = bool(getattr(instance, "thread_safe", False))
+
+    def invoke(self, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
+        if self.state != "running":
+            self.refuse()
+        fn = getattr(self.instance, method, None)
+        if not callable(fn):
+            raise ServiceMethodError(f"service {self.name!r} ({type(self.instance).__name__}) has no method {method!r}")
+        self.calls += 1
+        if self.thread_safe:
+            return fn(*args, **kw)
+        with self.lock:
+            if self.state != "running":
+                self.refuse()
+            return fn(*args, **kw)
+
+    def refuse(self) -> None:
+        raise ServiceStoppedError(f"service {self.name!r} is {self.state}; it can be called while it is running")
+
+    def submit(self, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Future[Any]:
+        """Run the call on a thread of the service."""
+        if self.state != "running":
+            self.refuse()
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(self.invoke(method, args, kw))
+                except BaseException as exc:  # noqa: BLE001 - it belongs to whoever asked
+                    future.set_exception(exc)
+
+        with self.lock:
+            if self.jobs is None:
+                self.jobs = queue.SimpleQueue()
+            if not self.workers or (self.thread_safe and len(self.workers) < _WORKERS):
+                self._add_worker(self.jobs)
+            self.jobs.put((future, work))
+        return future
+
+    def _add_worker(self, jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], None]] | None]) -> None:
+        def work() -> None:
+            while (job := jobs.get()) is not None:
+                job[1]()
+
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(work,), name=f"sage_nb service {self.name}", daemon=True)
+        self.workers.append(thread)
+        thread.start()
+
+    def finish_calls(self) -> None:
+        """Let the calls that are queued end, and the threads with them."""
+        if self.jobs is not None:
+            for _ in self.workers:
+                self.jobs.put(None)
+            for thread in self.workers:
+                if thread is not threading.current_thread():
+                    thread.join()
+
+
+def _give_context(instance: Any, ctx: Context) -> None:
+    try:
+        if not hasattr(instance, "ctx"):
+            instance.ctx = ctx
+    except (AttributeError, TypeError):
+        return  # an object without room for attributes has no use for one
+
+
+class ServiceHost:
+    """All services of one job. Implements `ServiceCaller`."""
+
+    def __init__(self, specs: dict[str, ServiceSpec], log: JobLog, stopping: Callable[[], bool], limit: float) -> None:
+        self._services = {name: Service(spec) for name, spec in specs.items()}
+        self._log = log
+        self._stopping = stopping
+        self._limit = limit
+        self.at: Service | None = None
+        """The service that is starting at this moment."""
+
+    def __bool__(self) -> bool:
+        return bool(self._services)
+
+    def __iter__(self) -> Any:
+        return iter(self._services.values())
+
+    def instances(self) -> dict[str, Any]:
+        """The user's objects of the services that are up."""
+        return {s.name: s.instance for s in self if s.state in ("running", "kept", "stopping")}
+
+    def context(self, name: str) -> Context:
+        return Context(name, self, self._stopping, self._log.logger)
+
+    def start(self) -> bool:
+        """Start all, in order of registration; False where a stop came in between. Raises what a hook raises."""
+        for service in self:
+            if self._stopping():
+                return False
+            self.at = service
+            service.state = "starting"
+            service.make(self.context(service.name))
+            for names in _UP:
+                hook = resolve_hook(service.instance, names)
+                if hook is not None:
+                    hook()
+            service.state = "running"
+        self.at = None
+        return True
+
+    def steps_down(self, drain: bool) -> list[Step]:
+        """The calls that stop every service that was made, in reverse order; `drain` lets queued calls end first."""
+        steps: list[Step] = []
+        for service in reversed(self._services.values()):
+            if service.instance is None:
+                if service.state == "starting":
+                    service.state = "failed"
+                continue
+            if service.jobs is not None:
+                steps.append(Step(service, "waiting for its last calls", self._finishing(service, drain), self._limit))
+            for names in _DOWN:
+                hook = resolve_hook(service.instance, names)
+                if hook is not None:
+                    steps.append(Step(service, f"{getattr(hook, '__name__', names[0])}()", hook, self._limit))
+        return steps
+
+    @staticmethod
+    def _finishing(service: Service, drain: bool) -> Callable[[], None]:
+        def finish() -> None:
+            if not drain and service.jobs is not None:
+                while not service.jobs.empty():
+                    queued = service.jobs.get_nowait()
+                    if queued is not None:
+                        queued[0].cancel()
+            service.finish_calls()
+
+        return finish
+
+    def settle(self) -> None:
+        """After the last step: what went well is stopped, and the objects are let go."""
+        for service in self:
+            if service.state in ("running", "stopping", "kept"):
+                service.state = "stopped"
+            service.instance = None
+            service.jobs = None
+            service.workers = []
+
+    def keep(self) -> None:
+        for service in self:
+            if service.state == "running":
+                service.state = "kept"
+
+    def unkeep(self) -> None:
+        for service in self:
+            if service.state == "kept":
+                service.state = "running"
+
+    # Calls
+
+    def _find(self, name: str) -> Service:
+        service = self._services.get(name)
+        if service is None:
+            names = ", ".join(sorted(self._services)) or "none"
+            raise ServiceNotFoundError(f"no service {safe_repr(name)} is registered; there are: {names}")
+        return service
+
+    def call(self, name: str, method: str, args: tuple[Any, ...], kw: dict[str, Any], timeout: float | None) -> Any:
+        service = self._find(name)
+        if timeout is None:
+            return service.invoke(method, args, kw)
+        future = service.submit(method, args, kw)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            if future.done():
+                raise
+            future.cancel()
+            raise ServiceTimeout(f"service {name!r}: {method}() took longer than {timeout:g} s") from None
+
+    def call_async(self, name: str, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Future[Any]:
+        return self._find(name).submit(method, args, kw)
+
+    def proxy(self, name: str) -> ServiceProxy:
+        self._find(name)
+        return ServiceProxy(self, name)

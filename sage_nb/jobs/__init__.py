@@ -1,0 +1,1 @@
+"""Who runs pipelines: the in-kernel JobManager, its jobs, and the environment that submits to it."""

@@ -1,0 +1,164 @@
+"""`LocalEnvironment`: declares a pipeline and runs it in this process."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from types import TracebackType
+from typing import Any, Self, get_args
+
+from sage_nb.engine.dispatcher import Cleanup
+from sage_nb.engine.plan import make_plan, unsunk
+from sage_nb.errors import JobStateError, PipelineError, SubmitError
+from sage_nb.jobs.job import Job
+from sage_nb.jobs.manager import JobManager, default_manager
+from sage_nb.pipeline.environment import BaseEnvironment, did_you_mean
+from sage_nb.pipeline.sources import IterableSource
+
+__all__ = ["LocalEnvironment"]
+
+_BACKENDS = ("threads",)
+
+
+class LocalEnvironment(BaseEnvironment):
+    """Declares a pipeline and runs it in this process.
+
+    As a context manager it stops its job at the end of the block. An environment whose job has ended can be
+    submitted again: a new job.
+    """
+
+    def __init__(
+        self, name: str = "pipeline", config: dict[str, Any] | None = None, backend: str = "threads"
+    ) -> None:
+        super().__init__(name, config)
+        if backend not in _BACKENDS:
+            raise PipelineError(f"backend {backend!r} is not offered by this version; there is: {', '.join(_BACKENDS)}")
+        self.backend = backend
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._used: dict[int, str] = {}
+
+    @property
+    def env_uuid(self) -> str | None:
+        """The uuid of the latest job; None before the first submit."""
+        return self._job.uuid if self._job is not None else None
+
+    @property
+    def job(self) -> Job | None:
+        """The latest job; None before the first submit."""
+        return self._job
+
+    @property
+    def jobmanager(self) -> JobManager:
+        """The JobManager that runs this environment's jobs: one for the process."""
+        return default_manager()
+
+    def submit(
+        self,
+        autostop: bool = False,
+        *,
+        wait: bool | None = None,
+        timeout: float | None = None,
+        cleanup: Cleanup = "always",
+    ) -> Job:
+        """Run the pipeline as a new job.
+
+        `autostop=True` (or `wait=True`) returns when the job and its cleanup are done, and raises the job's own
+        exception where it failed. Otherwise this returns at once; the job still cleans up after itself when its
+        sources have ended. After `timeout` seconds the job is stopped and fails with `JobTimeout`. `cleanup` says
+        when services are stopped: `"always"`; `"on_success"`, to look at them after a failure; or `"never"`; those
+        that are kept run until `job.stop()`.
+
+        Raises `SubmitError` where there is no source, a job of this environment runs, or an iterator is used up.
+        """
+        __tracebackhide__ = True
+        wait = autostop if wait is None else wait
+        job = self._submit(autostop, timeout, cleanup)
+        return job.wait() if wait else job
+
+    async def submit_async(
+        self,
+        autostop: bool = False,
+        *,
+        wait: bool | None = None,
+        timeout: float | None = None,
+        cleanup: Cleanup = "always",
+    ) -> Job:
+        """Like `submit`, without blocking the event loop while it waits."""
+        __tracebackhide__ = True
+        wait = autostop if wait is None else wait
+        job = self._submit(autostop, timeout, cleanup)
+        return await job if wait else job
+
+    def _submit(
+        self, autostop: bool, timeout: float | None, cleanup: str, name: str | None = None
+    ) -> Job:
+        _check_options(timeout, cleanup)
+        with self._lock:
+            if self._closed:
+                raise SubmitError(f"the environment {self.name!r} is closed; make a new one")
+            if self._job is not None and not self._job._dispatcher.clean.is_set():
+                raise SubmitError(
+                    f"the environment {self.name!r} runs job {self._job.uuid[:8]} already ({self._job.status}); "
+                    "stop it with env.stop(), or use another environment"
+                )
+            stages = make_plan(self._graph, self.name)
+            self._use_up_iterators()
+            for source in unsunk(stages):
+                warnings.warn(
+                    f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
+                )
+            manager = self.jobmanager
+            self._job = manager._start(self, autostop, timeout, cleanup, name or self.name)  # type: ignore[arg-type]
+            self._used.update({key: self._job.uuid for key, uid in self._used.items() if not uid})
+            return self._job
+
+    def _use_up_iterators(self) -> None:
+        iterators = {}
+        for op in self._graph.sources():
+            spec = op.spec[0]
+            if isinstance(spec, IterableSource) and spec.once:
+                key = id(spec.iterable)
+                if key in self._used:
+                    raise SubmitError(
+                        f"source {op.name!r} is an iterator that job {self._used[key][:8]} has used up; "
+                        "declare it from a list or from a generator function to submit it again"
+                    )
+                iterators[key] = ""
+        self._used.update(iterators)
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop the job, if one runs, and wait until it is cleaned up."""
+        if self._job is not None:
+            self._job.stop(timeout)
+
+    def pause(self) -> None:
+        """Pause the job. Raises `JobStateError` where none is running."""
+        self._running().pause()
+
+    def resume(self) -> None:
+        """Resume the job. Raises `JobStateError` where none is paused."""
+        self._running().resume()
+
+    def close(self) -> None:
+        """Stop the job, if one runs; nothing can be declared or submitted afterwards."""
+        self._closed = True
+        self.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def _running(self) -> Job:
+        if self._job is None:
+            raise JobStateError(f"the environment {self.name!r} has no job yet; submit it first")
+        return self._job
+
+
+def _check_options(timeout: Any, cleanup: str) -> None:
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0):
+        raise SubmitError(f"timeout is a number of seconds above 0, not {timeout!r}")
+    if cleanup not in get_args(Cleanup):
+        raise SubmitError(f"there is no cleanup {cleanup!r}{did_you_mean(str(cleanup), get_args(Cleanup))}")

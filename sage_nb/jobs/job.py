@@ -1,0 +1,202 @@
+"""`Job`: the user's live handle on one run."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from sage_nb.engine.dispatcher import Dispatcher
+from sage_nb.engine.log import LogLine
+from sage_nb.engine.results import Result
+from sage_nb.errors import JobNotFoundError, JobStateError
+from sage_nb.jobs.describe import Describer
+from sage_nb.jobs.info import JobInfo
+from sage_nb.jobs.snapshot import JobSnapshot, Progress
+
+__all__ = ["INTERRUPT_GRACE", "Job"]
+
+_TICK = 0.05  # an interrupt of an awaiting cell is seen only when the event loop turns
+INTERRUPT_GRACE = 2.0
+
+
+class Job:
+    """One run of a pipeline. `str(job)` is its uuid."""
+
+    def __init__(self, info: JobInfo, dispatcher: Dispatcher) -> None:
+        self._info = info
+        self._dispatcher = dispatcher
+        self._describer = Describer(info.uuid, info.name, dispatcher)
+        self._listeners: list[Callable[[Job], None]] = []
+
+    def __str__(self) -> str:
+        return self.uuid
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name!r} {self.uuid[:8]}: {self.status}>"
+
+    @property
+    def uuid(self) -> str:
+        """The job's id."""
+        return self._info.uuid
+
+    @property
+    def name(self) -> str:
+        """The environment's name, or the one given to the cell."""
+        return self._info.name
+
+    @property
+    def status(self) -> str:
+        """`created`, `starting`, `running`, `paused`, `stopping`, `completed`, `failed` or `stopped`."""
+        return self._dispatcher.status
+
+    @property
+    def info(self) -> JobInfo:
+        """The job's record."""
+        return self._info
+
+    @property
+    def progress(self) -> Progress:
+        """`operators`: one entry each with `name`, `items_in`, `items_out`, `rate` (items/s), `busy` (share of time,
+        None until known), `queued`, `errors`; and `services`: `name` and `state`. Exact where the job waits or has
+        ended; while it runs, at most the item at hand off."""
+        return self._describer.progress()
+
+    @property
+    def results(self) -> Mapping[str, Result]:
+        """The named results of `collect` and `show`, live."""
+        return MappingProxyType(self._dispatcher.results)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know beside the status: warnings, calls that did not return."""
+        return tuple(self._dispatcher.notes)
+
+    def logs(self) -> list[LogLine]:
+        """The last 10,000 lines of the job's log."""
+        return list(self._dispatcher.log.lines.copy())
+
+    def exception(self) -> BaseException | None:
+        """Why the job failed; None where it has not."""
+        return self._dispatcher.error
+
+    def snapshot(self) -> JobSnapshot:
+        """Everything that a view shows, as it is now."""
+        return self._describer.snapshot()
+
+    # Orders
+
+    def pause(self) -> None:
+        """Hold the pipeline before its next item. Raises `JobStateError` where the job is not running."""
+        self._dispatcher.pause()
+
+    def resume(self) -> None:
+        """Go on after `pause()`. Raises `JobStateError` where the job is not paused."""
+        self._dispatcher.resume()
+
+    def stop(self, timeout: float = 10.0) -> Job:
+        """Stop the job, wait until it is cleaned up, and return it.
+
+        No item is begun from now on. A source that does not answer is given up after 0.2 s, an operator at work
+        on an item after `timeout` seconds; `notes` names what was given up. Of a job that has ended, stops the
+        services that `cleanup` kept. Called from the job's own code, it returns at once.
+        """
+        self._dispatcher.stop(timeout)
+        if not self._dispatcher.is_own_thread():
+            self._dispatcher.clean.wait()
+            self._dispatcher.join()
+        return self
+
+    def request_stop(self, timeout: float = 10.0) -> None:
+        """Like `stop`, but returns at once."""
+        self._dispatcher.stop(timeout)
+
+    def wait(self, timeout: float | None = None) -> Job:
+        """Wait for the end of the job and of its cleanup, and return it.
+
+        Raises the job's own exception where it failed, and `TimeoutError` where it is still running after
+        `timeout` seconds (it goes on). An interrupt stops the job and raises `KeyboardInterrupt`.
+        """
+        __tracebackhide__ = True
+        if self._dispatcher.is_own_thread():
+            raise JobStateError(f"job {self.name!r} cannot wait for itself: this is its own thread")
+        try:
+            ended = self._dispatcher.done.wait(timeout)
+        except KeyboardInterrupt:
+            self.stop(INTERRUPT_GRACE)
+            raise
+        if not ended:
+            raise TimeoutError(f"job {self.name!r} is still {self.status} after {timeout:g} s; it goes on")
+        return self._ended()
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> Job:
+        __tracebackhide__ = True
+        try:
+            await self._until(self._dispatcher.done)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            self._dispatcher.stop(INTERRUPT_GRACE)
+            await self._until(self._dispatcher.clean)
+            raise
+        if isinstance(self._dispatcher.error, StopIteration):  # cannot be raised out of a coroutine
+            raise RuntimeError(f"job {self.name!r} failed with StopIteration") from self._dispatcher.error
+        return self._ended()
+
+    async def _until(self, event: threading.Event) -> None:
+        loop, turned = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake(_job: Job) -> None:
+            if event.is_set() and not loop.is_closed():
+                loop.call_soon_threadsafe(turned.set)
+
+        self._listen(wake)
+        try:
+            while not event.is_set():
+                try:
+                    await asyncio.wait_for(turned.wait(), _TICK)
+                except TimeoutError:
+                    continue
+        finally:
+            self._listeners.remove(wake)
+
+    async def stream(self, name: str) -> AsyncIterator[Any]:
+        """The items of `collect(name)`, from the first one on, as they come; ends with the job.
+
+        Raises the job's exception after the last item where the job failed.
+        """
+        __tracebackhide__ = True
+        result = self._dispatcher.results.get(name)
+        if result is None or result.kind != "collect":
+            names = [r.name for r in self._dispatcher.results.values() if r.kind == "collect"]
+            raise JobNotFoundError(f"no collect({name!r}) in this job; there are: {', '.join(names) or 'none'}")
+        at = 0
+        while True:
+            ended = self._dispatcher.done.is_set()  # before looking: what comes in between is seen the next time
+            while at < len(result):
+                yield result[at]
+                at += 1
+            if ended:
+                break
+            await asyncio.sleep(0.01)
+        self._ended()
+
+    def _ended(self) -> Job:
+        __tracebackhide__ = True
+        self._dispatcher.join()
+        error = self._dispatcher.error
+        if error is not None:
+            failure = self._dispatcher.failure
+            raise error.with_traceback(failure.traceback if failure else None)
+        return self
+
+    def _listen(self, listener: Callable[[Job], None]) -> None:
+        """Call `listener` on every change of status, on the thread that changes it."""
+        self._listeners.append(listener)
+
+    def _changed(self) -> None:
+        for listener in list(self._listeners):
+            listener(self)

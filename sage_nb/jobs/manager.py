@@ -1,0 +1,243 @@
+"""`JobManager`: runs jobs in this process, and remembers those that have ended.
+
+It starts nothing of its own: between jobs there is no thread, and no port is ever opened. What is still running
+when the process ends is stopped then, within two seconds in all.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures.thread  # noqa: F401 - its exit hook must be registered before ours, to run after it
+import os
+import sys
+import threading
+import time
+import uuid
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
+from sage_nb.errors import JobNotFoundError, JobStateError
+from sage_nb.jobs.info import EndedDispatcher, JobInfo
+from sage_nb.jobs.job import Job
+
+if TYPE_CHECKING:
+    from sage_nb.jobs.environment import LocalEnvironment
+
+__all__ = ["JobManager", "default_manager", "use_thread_context"]
+
+_HISTORY = 1000
+_EXIT_LIMIT = 1.9
+
+ThreadContext = Callable[[], AbstractContextManager[Any]]
+_make_thread_context: Callable[[], ThreadContext] = lambda: nullcontext  # noqa: E731
+
+
+def use_thread_context(factory: Callable[[], ThreadContext]) -> None:
+    """Have `factory()` called at each submit, and the context manager it returns entered in each of the job's threads.
+
+    A notebook pins the threads' output to the submitting cell that way.
+    """
+    global _make_thread_context
+    _make_thread_context = factory
+
+
+class JobManager:
+    """Runs jobs in this process. `jobs` maps uuids to records, the oldest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._infos: OrderedDict[str, JobInfo] = OrderedDict()
+        self._live: dict[str, Job] = {}
+        self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
+
+    def __repr__(self) -> str:
+        return f"<JobManager: {len(self._live)} running, {len(self._infos)} known>"
+
+    @property
+    def jobs(self) -> Mapping[str, JobInfo]:
+        return MappingProxyType(self._infos)
+
+    def submit_job(
+        self,
+        env: LocalEnvironment,
+        autostop: bool = False,
+        *,
+        timeout: float | None = None,
+        cleanup: Cleanup = "always",
+        name: str | None = None,
+    ) -> Job:
+        """Start what `env` declares; with `autostop` wait for the end and the cleanup, and raise if it failed."""
+        __tracebackhide__ = True
+        job = self._start(env, autostop, timeout, cleanup, name or env.name)
+        return job.wait() if autostop else job
+
+    def _start(self, env: LocalEnvironment, autostop: bool, timeout: float | None, cleanup: Cleanup, name: str) -> Job:
+        info = JobInfo(str(uuid.uuid4()), name, env.name, autostop=autostop)
+        reference: list[Job] = []
+        dispatcher = Dispatcher(
+            env._graph.copy(),
+            name,
+            cleanup=cleanup,
+            timeout=timeout,
+            service_stop_timeout=float(env.config.get("service_stop_timeout", 10.0)),
+            on_change=lambda: self._changed(reference[0]),
+            thread_context=_make_thread_context(),
+        )
+        job = Job(info, dispatcher)
+        reference.append(job)
+        info.dispatcher = dispatcher
+        with self._lock:
+            self._infos[info.uuid] = info
+            self._live[info.uuid] = job
+            self._handles[info.uuid] = job
+            self._forget_oldest()
+        _at_exit(self)
+        dispatcher.start()
+        return job
+
+    def _forget_oldest(self) -> None:
+        ended = [key for key in self._infos if key not in self._live][: max(0, len(self._infos) - _HISTORY)]
+        for key in ended:
+            del self._infos[key]
+
+    def _changed(self, job: Job) -> None:
+        info, dispatcher = job._info, job._dispatcher
+        info.status, info.last_update = dispatcher.status, time.time()
+        info.start_time, info.stop_time = dispatcher.started, dispatcher.ended
+        if dispatcher.error is not None:
+            info.error = f"{type(dispatcher.error).__name__}: {dispatcher.error}"
+        if dispatcher.status in ENDED:
+            info.snapshot = job.snapshot()
+            if not dispatcher.services:
+                info.dispatcher = EndedDispatcher()
+                with self._lock:
+                    self._live.pop(info.uuid, None)
+        job._changed()
+
+    # Finding
+
+    def find(self, job: Job | str) -> JobInfo:
+        """The record of a job, by handle, uuid, or a beginning of the uuid that no other has.
+
+        Raises `JobNotFoundError`.
+        """
+        key = str(job)
+        info = self._infos.get(key)
+        if info is not None:
+            return info
+        found = [info for uid, info in list(self._infos.items()) if key and uid.startswith(key)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            some = ", ".join(info.uuid[:13] for info in found[:4])
+            raise JobNotFoundError(f"{len(found)} jobs begin with {key!r}: {some}; give more of the id")
+        raise JobNotFoundError(f"no job goes by {key!r}; list_jobs() or %sage_jobs shows those there are")
+
+    def get_job(self, job: Job | str) -> Job | None:
+        """The handle of a job that runs, or that somebody still holds; None of one of which only the record is left."""
+        return self._handles.get(self.find(job).uuid)
+
+    def get_job_status(self, job: Job | str) -> dict[str, Any]:
+        """See `JobInfo.get_status`."""
+        return self.find(job).get_status()
+
+    def list_jobs(self) -> list[dict[str, Any]]:
+        """A summary of each job, the oldest first."""
+        return [info.get_summary() for info in list(self._infos.values())]
+
+    # Orders
+
+    def pause_job(self, job: Job | str) -> None:
+        """Pause. Raises `JobStateError` where the job is not running."""
+        self._running(job).pause()
+
+    def continue_job(self, job: Job | str) -> None:
+        """Resume. Raises `JobStateError` where the job is not paused."""
+        self._running(job).resume()
+
+    def stop_job(self, job: Job | str, timeout: float = 10.0) -> dict[str, Any]:
+        """Stop, wait for the cleanup, and return the status; of a job that has ended, return the status."""
+        info = self.find(job)
+        live = self._live.get(info.uuid)
+        if live is not None:
+            live.stop(timeout)
+        return info.get_status()
+
+    def delete_job(self, job: Job | str, force: bool = False) -> None:
+        """Forget a job that has ended; with `force`, stop it first. Raises `JobStateError` where it runs."""
+        info = self.find(job)
+        live = self._live.get(info.uuid)
+        if live is not None:
+            if not force:
+                raise JobStateError(f"job {info.name!r} is {info.status}; stop it first, or delete with force=True")
+            live.stop()
+        with self._lock:
+            self._infos.pop(info.uuid, None)
+
+    def stop_all(self, timeout: float = 10.0) -> list[Job]:
+        """Stop every job, all at once, wait for their cleanup, and return them."""
+        jobs = list(self._live.values())
+        for job in jobs:
+            job.request_stop(timeout)
+        for job in jobs:
+            job.stop(timeout)
+        return jobs
+
+    def _running(self, job: Job | str) -> Job:
+        info = self.find(job)
+        live = self._live.get(info.uuid)
+        if live is None:
+            raise JobStateError(f"job {info.name!r} is {info.status} already")
+        return live
+
+    def _exit(self, pid: int) -> None:
+        if os.getpid() != pid:
+            return  # a forked child has none of the job's threads
+        jobs = list(self._live.values())
+        deadline = time.monotonic() + _EXIT_LIMIT
+        for job in jobs:
+            if job.status not in ENDED:
+                print(
+                    f"sage_nb: job {job.name!r} was still {job.status} when Python ended; it is stopped. "
+                    "To wait for it, use submit(autostop=True) or job.wait()",
+                    file=sys.stderr,
+                )
+            job._dispatcher.hurry(_EXIT_LIMIT)
+        for job in jobs:
+            job._dispatcher.clean.wait(max(0.0, deadline - time.monotonic()))
+
+
+_exit_managers: weakref.WeakSet[JobManager] = weakref.WeakSet()
+
+
+def _at_exit(manager: JobManager) -> None:
+    """Have `manager` stop its jobs when the process ends, while threads can still be started.
+
+    `atexit` comes too late for that from Python 3.12 on, so this uses the hook that `concurrent.futures` uses.
+    """
+    if manager in _exit_managers:
+        return
+    _exit_managers.add(manager)
+    register: Callable[..., Any] | None = getattr(threading, "_register_atexit", None)
+    if register is None:
+        import atexit
+
+        register = atexit.register
+    register(manager._exit, os.getpid())
+
+
+_default: JobManager | None = None
+_default_lock = threading.Lock()
+
+
+def default_manager() -> JobManager:
+    """The one JobManager of this process that environments use."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = JobManager()
+        return _default

@@ -1,0 +1,165 @@
+"""The one description of a job that every view draws.
+
+A `JobSnapshot` is plain data: numbers, and text that is already formatted for people. It holds no object of
+the user's, so it can be kept in the history, sent to a page and written into a notebook. The widget, the
+static HTML and the text view all draw from it and from nothing else; whatever two views show of a job is
+therefore the same.
+
+Times are seconds; `started` and `LogView.time` are seconds since the epoch; rates are items per second over
+the last two seconds while the job runs, and the mean over the whole run afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = [
+    "CodeLine",
+    "ErrorView",
+    "JobSnapshot",
+    "LogView",
+    "OperatorView",
+    "Progress",
+    "ResultView",
+    "ServiceView",
+]
+
+class _View(msgspec.Struct, frozen=True, kw_only=True):
+    """A record whose fields can be read by key as well: `view["name"]`."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.__struct_fields__:
+            raise KeyError(key)
+        return getattr(self, key)
+
+
+Status = Literal["created", "queued", "starting", "running", "paused", "stopping", "completed", "failed", "stopped"]
+
+
+class OperatorView(_View, frozen=True, kw_only=True):
+    """One operator: its place in the picture and its counters."""
+
+    id: int
+    name: str
+    kind: str
+    """`source`, `map`, `filter`, `flatmap`, `take`, `sink`, `print`, `collect` or `show`."""
+    col: int
+    row: int
+    """Place in the picture, from 0. The data flow from low columns to high ones."""
+    upstream: tuple[int, ...] = ()
+    """Ids of the operators whose items this one gets."""
+    items_in: int = 0
+    items_out: int = 0
+    rate: float = 0.0
+    busy: float | None = None
+    """Share of the time, 0 to 1, in which the operator was seen at work; None until it was looked at often enough."""
+    queued: int = 0
+    errors: int = 0
+    where: str | None = None
+    """Where it was declared, as a person would say it: `Cell In[3], line 4`."""
+
+
+class ServiceView(_View, frozen=True, kw_only=True):
+    """One service."""
+
+    name: str
+    type: str
+    state: str
+    """`waiting`, `starting`, `running`, `stopping`, `stopped`, `kept`, `failed` or `hung`."""
+    calls: int = 0
+    note: str | None = None
+
+
+class ResultView(_View, frozen=True, kw_only=True):
+    """The last rows of one named result, as text."""
+
+    name: str
+    kind: str
+    """`collect` or `show`."""
+    total: int
+    """Items so far; more than `rows` holds where the last ones only are shown."""
+    columns: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    """For each column, whether to align it to the right."""
+    rows: tuple[tuple[str, ...], ...]
+
+
+class LogView(_View, frozen=True, kw_only=True):
+    """One line of the job's log."""
+
+    time: float
+    level: str
+    """`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`."""
+    source: str
+    """The operator or service that said it; `job` for the job itself."""
+    text: str
+
+
+class CodeLine(_View, frozen=True, kw_only=True):
+    """One line of the user's code around an error."""
+
+    number: int
+    text: str
+    marked: bool = False
+
+
+class ErrorView(_View, frozen=True, kw_only=True):
+    """Why a job failed."""
+
+    type: str
+    message: str
+    operator: str | None = None
+    item: str | None = None
+    where: str | None = None
+    code: tuple[CodeLine, ...] = ()
+    traceback: str = ""
+
+
+class Progress(_View, frozen=True, kw_only=True):
+    """What `job.progress` gives: one entry per operator, in the order of their declaration, and one per service."""
+
+    operators: tuple[OperatorView, ...]
+    services: tuple[ServiceView, ...]
+
+
+class JobSnapshot(_View, frozen=True, kw_only=True):
+    """A job at one moment."""
+
+    uuid: str
+    name: str
+    status: Status
+    backend: str = "threads"
+    started: float | None = None
+    elapsed: float = 0.0
+    items: int = 0
+    """Items that the sources have emitted so far."""
+    rate: float = 0.0
+    total: int | None = None
+    """Items that the sources hold in all, where that is known."""
+    fraction: float | None = None
+    """Share of the sources' input that has been read, 0 to 1, where that is known."""
+    eta: float | None = None
+    """Estimated seconds to the end, where that is known."""
+    waiting_for: str | None = None
+    """What a start or a stop is waiting for at this moment."""
+    operators: tuple[OperatorView, ...] = ()
+    services: tuple[ServiceView, ...] = ()
+    results: tuple[ResultView, ...] = ()
+    logs: tuple[LogView, ...] = ()
+    """The last lines only; `log_total` counts all."""
+    log_total: int = 0
+    error: ErrorView | None = None
+    notes: tuple[str, ...] = ()
+    """What the reader should know beside the state: warnings, calls that could not be interrupted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The snapshot as JSON-able data: dicts, lists, numbers, strings and None."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> JobSnapshot:
+        """The inverse of `to_dict`. Raises `msgspec.ValidationError` where `data` is not of that form."""
+        return msgspec.convert(data, cls)

@@ -1,0 +1,1 @@
+"""What a user writes: environments, streams, functions, services. Declares only; runs nothing."""

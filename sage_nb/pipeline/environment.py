@@ -1,0 +1,167 @@
+"""`BaseEnvironment`: where a pipeline is declared. How it is submitted is the subclasses' part."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from sage_nb.errors import PipelineError, SignatureError
+from sage_nb.pipeline.checks import check_constructor, reject_reserved
+from sage_nb.pipeline.graph import Graph, ServiceSpec, call_site
+from sage_nb.pipeline.sources import CsvSource, FrameSource, TextSource, file_path, source_spec
+from sage_nb.pipeline.stream import DataStream
+
+__all__ = ["BaseEnvironment"]
+
+_CONFIG = {"service_stop_timeout": "seconds that each step of a service's stop may take"}
+
+
+class BaseEnvironment:
+    """Holds sources, operators and services.
+
+    `name` is what the job will be called. `config` is a dict of settings: `service_stop_timeout`, the seconds
+    that each step of a service's stop may take, 10 unless given.
+    """
+
+    def __init__(self, name: str = "pipeline", config: dict[str, Any] | None = None) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise PipelineError(f"an environment's name is a string of at least one character, not {name!r}")
+        self.name = name
+        self.config = dict(config or {})
+        for key in self.config.keys() - _CONFIG.keys():
+            raise PipelineError(f"config: there is no setting {key!r}{did_you_mean(str(key), _CONFIG)}")
+        limit = self.config.get("service_stop_timeout", 10.0)
+        if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+            raise PipelineError(f"config: service_stop_timeout is a number of seconds above 0, not {limit!r}")
+        self._graph = Graph()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        graph = self._graph
+        return f"<{type(self).__name__} {self.name!r}: {len(graph.operators)} operators, {len(graph.services)} services>"
+
+    # Sources
+
+    def from_batch(self, source: Any, *args: Any, name: str | None = None, **kw: Any) -> DataStream:
+        """A bounded source.
+
+        `source` is an iterable, which ends at its own end (a None in it is an item); a generator function; or a
+        callable or a class with `execute()`, asked for one item after the other until it returns None or a
+        `StopSignal`. `args` and `kw` go to the callable or to the class's constructor. An iterator or generator
+        can be submitted once only; anything else again and again.
+        """
+        return self._from("from_batch", source, args, kw, name, bounded=True, delay=None)
+
+    def from_collection(self, source: Any, *args: Any, name: str | None = None, **kw: Any) -> DataStream:
+        """The same as `from_batch`."""
+        return self._from("from_collection", source, args, kw, name, bounded=True, delay=None)
+
+    def from_source(
+        self, source: Any, *args: Any, delay: float | None = None, name: str | None = None, **kw: Any
+    ) -> DataStream:
+        """An unbounded source.
+
+        Like `from_batch`, but None means "nothing now": the source is asked again, after 1 ms at first and 50 ms
+        at most. A `StopSignal` ends it. `delay` is seconds between items.
+        """
+        if delay is not None and (isinstance(delay, bool) or not isinstance(delay, (int, float)) or not delay >= 0):
+            raise PipelineError(f"from_source: delay is a number of seconds, 0 or more, not {delay!r}")
+        return self._from("from_source", source, args, kw, name, bounded=False, delay=delay or None)
+
+    def from_text(
+        self, path: str | os.PathLike[str], *, encoding: str = "utf-8-sig", name: str | None = None
+    ) -> DataStream:
+        """The lines of a text file, plain, `.gz` or `.zip`, without their line ends.
+
+        `encoding` is UTF-8 unless given; a byte-order mark is skipped.
+        """
+        path = file_path("from_text", path)
+        return self._source(TextSource(path, encoding, None), name, os.path.basename(path), None)
+
+    def from_csv(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        delimiter: str = ",",
+        quotechar: str = '"',
+        encoding: str = "utf-8-sig",
+        name: str | None = None,
+    ) -> DataStream:
+        """The rows of a CSV file, plain, `.gz` or `.zip`: one dict per row, column name → text.
+
+        The first row names the columns. A row of another width fails the job, with the line's number.
+        """
+        path = file_path("from_csv", path)
+        form = {"delimiter": delimiter, "quotechar": quotechar}
+        return self._source(CsvSource(path, encoding, "", format=form), name, os.path.basename(path), None)
+
+    def from_dataframe(self, frame: Any, *, name: str | None = None) -> DataStream:
+        """The rows of a pandas DataFrame: one dict per row, column name → Python value. The index is left out."""
+        if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
+            raise SignatureError(f"from_dataframe: takes a pandas DataFrame, not {type(frame).__name__}")
+        if not frame.columns.is_unique:
+            twice = frame.columns[frame.columns.duplicated()][0]
+            raise PipelineError(f"from_dataframe: two columns are called {twice!r}; rename one")
+        return self._source(FrameSource(frame), name, "dataframe", None)
+
+    # Services
+
+    def register_service(self, name: str, cls: type, *args: Any, **kw: Any) -> None:
+        """Register a class; the job makes and starts one instance of it before the first item.
+
+        `args` and `kw` go to its constructor. The same name again replaces. Hooks: see `BaseService`.
+        """
+        if not isinstance(cls, type):
+            hint = "register_service_factory takes functions" if callable(cls) else "give the class itself"
+            raise SignatureError(f"register_service: takes a class, not {type(cls).__name__}; {hint}")
+        self._service("register_service", name, cls, args, kw)
+
+    def register_service_factory(self, name: str, factory: Callable[..., Any], *args: Any, **kw: Any) -> None:
+        """Register a function that makes the service when the job starts. Otherwise like `register_service`."""
+        if not callable(factory):
+            raise SignatureError(f"register_service_factory: takes a callable, not {type(factory).__name__}")
+        self._service("register_service_factory", name, factory, args, kw)
+
+    def _service(
+        self, kind: str, name: str, make: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
+    ) -> None:
+        self._check_open(kind)
+        if not isinstance(name, str) or not name.strip():
+            raise PipelineError(f"{kind}: a service's name is a string of at least one character, not {name!r}")
+        reject_reserved(kind, kw)
+        if kw.pop("remote", False):
+            raise PipelineError(f"{kind}: remote=True needs the Ray backend, which this version does not offer yet")
+        check_constructor(kind, make, args, kw)
+        self._graph.services[name] = ServiceSpec(name, make, args, kw, call_site())
+
+    def _from(
+        self,
+        kind: str,
+        source: Any,
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+        name: str | None,
+        *,
+        bounded: bool,
+        delay: float | None,
+    ) -> DataStream:
+        self._check_open(kind)
+        spec, suggestion = source_spec(kind, source, args, kw, bounded=bounded)
+        return self._source(spec, name, suggestion, delay)
+
+    def _source(self, spec: Any, name: str | None, suggestion: str, delay: float | None) -> DataStream:
+        self._check_open("source")
+        op = self._graph.add("source", (spec, delay), upstream=None, name=name, suggestion=suggestion)
+        return DataStream(self, op)
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise PipelineError(f"{what}: the environment {self.name!r} is closed; make a new one")
+
+
+def did_you_mean(word: str, words: Any) -> str:
+    """`; did you mean 'x'?` for the nearest of `words`, or what there is instead."""
+    near = difflib.get_close_matches(word, list(words), 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(words))}"

@@ -1,0 +1,112 @@
+"""The logical graph: operators, in the order in which they were declared, each with its upstream.
+
+A graph is a list of frozen records. It names what runs, not how; the engine makes a plan of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sage_nb.errors import DuplicateNameError, PipelineError
+
+__all__ = ["Graph", "Operator", "ServiceSpec", "Site", "call_site"]
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A line of the user's code."""
+
+    filename: str
+    lineno: int
+
+
+def call_site() -> Site | None:
+    """The innermost line outside this package that led here."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            return Site(frame.f_code.co_filename, frame.f_lineno)
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One node. `spec` is what the user gave: a function, a source, or the kind's own settings."""
+
+    id: int
+    name: str
+    kind: str
+    upstream: int | None
+    spec: Any
+    site: Site | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """How to make one service: `make(*args, **kw)`, or `__new__` and `__init__` of a class apart."""
+
+    name: str
+    make: Callable[..., Any]
+    args: tuple[Any, ...]
+    kw: dict[str, Any]
+    site: Site | None
+
+    @property
+    def type_name(self) -> str:
+        return getattr(self.make, "__name__", type(self.make).__name__)
+
+
+@dataclass(slots=True)
+class Graph:
+    """The operators and services of one environment."""
+
+    operators: list[Operator] = field(default_factory=list)
+    services: dict[str, ServiceSpec] = field(default_factory=dict)
+    results: set[str] = field(default_factory=set)
+
+    def add(self, kind: str, spec: Any, *, upstream: int | None, name: str | None, suggestion: str) -> Operator:
+        """Append an operator. `name` is the user's and must be new; `suggestion` is numbered until it is."""
+        taken = {op.name for op in self.operators}
+        if name is None:
+            name, n = suggestion, 2
+            while name in taken:
+                name, n = f"{suggestion}_{n}", n + 1
+        elif not isinstance(name, str) or not name.strip():
+            raise PipelineError(f"{kind}: a name is a string of at least one character, not {name!r}")
+        elif name in taken:
+            raise DuplicateNameError(f"{kind}: another operator is called {name!r} already; choose another name")
+        op = Operator(len(self.operators), name, kind, upstream, spec, call_site())
+        self.operators.append(op)
+        return op
+
+    def claim_result(self, name: str, kind: str) -> None:
+        """Reserve the name of a result. Raises `DuplicateNameError` where it is taken."""
+        if not isinstance(name, str) or not name.strip():
+            raise PipelineError(f"{kind}: a result's name is a string of at least one character, not {name!r}")
+        if name in self.results:
+            raise DuplicateNameError(f"{kind}: another result is called {name!r} already; choose another name")
+        self.results.add(name)
+
+    def copy(self) -> Graph:
+        """The graph as it is now; what is declared later does not reach the copy."""
+        return Graph(list(self.operators), dict(self.services), set(self.results))
+
+    def sources(self) -> Iterable[Operator]:
+        return (op for op in self.operators if op.upstream is None)
+
+    def consumers(self) -> dict[int, list[Operator]]:
+        """For each operator's id, what gets its items, in order of declaration."""
+        found: dict[int, list[Operator]] = {op.id: [] for op in self.operators}
+        for op in self.operators:
+            if op.upstream is not None:
+                found[op.upstream].append(op)
+        return found

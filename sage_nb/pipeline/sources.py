@@ -1,0 +1,269 @@
+"""Sources: where items come from.
+
+Each class here is a frozen description; `open()` runs where the job runs, and gives a `Reader`. A reader is
+either iterated or polled: an iterator ends at its own end, a polled function by what it returns.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import inspect
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sage_nb.errors import PipelineError, SignatureError
+from sage_nb.pipeline.checks import check_arity, check_constructor, function_name, has_execute, reject_reserved
+from sage_nb.pipeline.functions import BatchFunction, StopSignal
+
+__all__ = ["CsvSource", "FrameSource", "IterableSource", "MadeSource", "Reader", "TextSource", "source_spec"]
+
+
+@dataclass(slots=True)
+class Reader:
+    """An open source: exactly one of `items` and `poll` is set.
+
+    `ends_on_none` says what a polled None means: the end, or nothing now. `total` is the number of items where it is
+    known, `fraction` gives the share that was read, 0 to 1. `instance` is the user's own object, if any.
+    """
+
+    items: Iterator[Any] | None = None
+    poll: Callable[[], Any] | None = None
+    ends_on_none: bool = True
+    total: int | None = None
+    sized: Sized | None = None
+    """What `items` iterates over, where counting what is left of it counts what was taken."""
+    fraction: Callable[[], float] | None = None
+    close: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IterableSource:
+    """An iterable of the user's. An iterator can be used once only; `once` is True then."""
+
+    iterable: Iterable[Any]
+
+    @property
+    def once(self) -> bool:
+        return isinstance(self.iterable, Iterator)
+
+    def open(self, make: Callable[..., Any]) -> Reader:
+        return reader_of(self.iterable)
+
+
+def reader_of(iterable: Iterable[Any]) -> Reader:
+    """A reader over `iterable`."""
+    items = iter(iterable)
+    total = len(iterable) if isinstance(iterable, Sized) else None
+    # Only for these is the iterator's length hint exact, and free of the user's code.
+    sized = iterable if type(iterable) in (list, tuple, range) else None
+    close = getattr(items, "close", None) if inspect.isgenerator(items) else None
+    return Reader(items=items, total=total, sized=sized, close=close)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeSource:
+    """A class or callable of the user's. `ends_on_none` as in `Reader`."""
+
+    target: Callable[..., Any]
+    args: tuple[Any, ...]
+    kw: dict[str, Any]
+    ends_on_none: bool
+    once: bool = False
+
+    def open(self, make: Callable[..., Any]) -> Reader:
+        """`make(cls, args, kw)` gives an instance with its context set and opened."""
+        if not isinstance(self.target, type):
+            if inspect.isgeneratorfunction(_unwrapped(self.target)):
+                return reader_of(self.target(*self.args, **self.kw))
+            poll = partial(self.target, *self.args, **self.kw) if self.args or self.kw else self.target
+            return Reader(poll=poll, ends_on_none=self.ends_on_none)
+        instance = make(self.target, self.args, self.kw)
+        if not has_execute(self.target):
+            return reader_of(instance)
+        if inspect.isgeneratorfunction(instance.execute):
+            return reader_of(instance.execute())
+        return Reader(poll=instance.execute, ends_on_none=self.ends_on_none)
+
+
+def _unwrapped(fn: Any) -> Any:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A text file, plain, `.gz` or `.zip` (one member), and how much of it was read."""
+
+    path: str
+    encoding: str
+    newline: str | None
+    once: bool = False
+
+    def open_text(self) -> tuple[io.TextIOWrapper, Callable[[], float], Callable[[], None]]:
+        opened: list[Any] = [open(self.path, "rb")]
+        try:
+            raw = opened[0]
+            size, position = os.fstat(raw.fileno()).st_size, raw.raw.tell
+            data: Any = raw
+            if self.path.endswith(".gz"):
+                data = gzip.GzipFile(fileobj=raw)
+                opened.append(data)
+            elif self.path.endswith(".zip"):
+                archive = zipfile.ZipFile(raw)
+                opened.append(archive)
+                names = [info for info in archive.infolist() if not info.is_dir()]
+                if len(names) != 1:
+                    raise PipelineError(f"{self.path} holds {len(names)} files; a source reads a .zip of one file")
+                data = archive.open(names[0])
+                opened.append(data)
+                size, position = names[0].file_size, data.tell
+            text = io.TextIOWrapper(data, encoding=self.encoding, newline=self.newline)
+        except BaseException:
+            _close_all(opened)
+            raise
+        opened.append(text)
+        return text, partial(_share, position, size), partial(_close_all, opened)
+
+
+def _share(position: Callable[[], int], size: int) -> float:
+    try:
+        return min(1.0, position() / size) if size else 1.0
+    except ValueError:  # the file is closed: it was read to its end, or will not be read further
+        return 1.0
+
+
+def _close_all(opened: list[Any]) -> None:
+    for one in reversed(opened):
+        one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource(_File):
+    """The lines of a text file, without their line ends."""
+
+    def open(self, make: Callable[..., Any]) -> Reader:
+        text, fraction, close = self.open_text()
+        if stat.S_ISREG(os.stat(self.path).st_mode):
+            items = chain.from_iterable(_line_blocks(text))
+        else:  # of a pipe, a whole block may be long in coming
+            items = map(_strip_newline, text)
+        return Reader(items=items, fraction=fraction, close=close)
+
+
+def _strip_newline(line: str) -> str:
+    return line.removesuffix("\n")
+
+
+def _line_blocks(text: io.TextIOWrapper, size: int = 1 << 16) -> Iterator[list[str]]:
+    rest = ""
+    while block := text.read(size):
+        lines = block.split("\n")
+        lines[0] = rest + lines[0]
+        rest = lines.pop()
+        yield lines
+    if rest:
+        yield [rest]
+
+
+@dataclass(frozen=True, slots=True)
+class CsvSource(_File):
+    """The rows of a CSV file as dicts, column name → text."""
+
+    format: dict[str, Any] = field(default_factory=dict)
+
+    def open(self, make: Callable[..., Any]) -> Reader:
+        text, fraction, close = self.open_text()
+        return Reader(items=_csv_rows(self.path, text, self.format), fraction=fraction, close=close)
+
+
+def _csv_rows(path: str, text: io.TextIOWrapper, form: dict[str, Any]) -> Iterator[dict[str, str]]:
+    rows = csv.reader(text, **form)
+    header = next(rows, None)
+    if header is None:
+        return
+    if len(set(header)) != len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise PipelineError(f"{path}: two columns are called {twice[0]!r}; each column needs a name of its own")
+    width = len(header)
+    for row in rows:
+        if len(row) == width:
+            yield dict(zip(header, row, strict=True))
+        elif row:
+            raise ValueError(f"{path}, line {rows.line_num}: {len(row)} fields, but the header has {width}")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """The rows of a pandas DataFrame as dicts, column name → Python value."""
+
+    frame: Any
+    once: bool = False
+
+    def open(self, make: Callable[..., Any]) -> Reader:
+        return Reader(items=chain.from_iterable(_frame_blocks(self.frame)), total=len(self.frame))
+
+
+def _frame_blocks(frame: Any, size: int = 4096) -> Iterator[list[dict[Any, Any]]]:
+    names = list(frame.columns)
+    for start in range(0, len(frame), size):
+        block = frame.iloc[start : start + size]
+        columns = [block.iloc[:, i].tolist() for i in range(len(names))]
+        if not names:
+            yield [{} for _ in range(len(block))]
+        yield [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def source_spec(
+    kind: str, source: Any, args: tuple[Any, ...], kw: dict[str, Any], *, bounded: bool
+) -> tuple[IterableSource | MadeSource, str]:
+    """Check what was given to `from_batch` and its kin; also the name to suggest for the operator."""
+    reject_reserved(kind, kw)
+    if isinstance(source, type):
+        if not has_execute(source) and not hasattr(source, "__iter__"):
+            raise SignatureError(f"{kind}: {source.__name__} has neither execute() nor __iter__()")
+        check_constructor(kind, source, args, kw)
+        if has_execute(source) and inspect.isfunction(execute := inspect.getattr_static(source, "execute")):
+            check_arity(kind, execute.__get__(object()), 0, f"{source.__name__}.execute")
+        ends = bounded or issubclass(source, BatchFunction)
+        return MadeSource(source, args, kw, ends), function_name(source) or "source"
+    if hasattr(source, "execute") and not isinstance(source, Iterable):
+        name = type(source).__name__
+        raise SignatureError(f"{kind}: give the class and its arguments, {kind}({name}, ...), not an instance")
+    if isinstance(source, Iterable):
+        if args or kw:
+            raise SignatureError(f"{kind}: takes no arguments after an iterable, but got {_listing(args, kw)}")
+        if type(source).__name__ == "DataFrame":
+            raise SignatureError(f"{kind}: iterating a DataFrame gives its column names; use from_dataframe(df)")
+        return IterableSource(source), "source"
+    if callable(source):
+        if inspect.iscoroutinefunction(source) or inspect.isasyncgenfunction(source):
+            raise SignatureError(f"{kind}: {function_name(source)} is asynchronous; use a plain function or generator")
+        check_constructor(kind, source, args, kw)
+        return MadeSource(source, args, kw, bounded), function_name(source) or "source"
+    raise SignatureError(f"{kind}: takes an iterable, a callable or a class, and {type(source).__name__} is none")
+
+
+def _listing(args: tuple[Any, ...], kw: dict[str, Any]) -> str:
+    return ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kw.items())])
+
+
+def file_path(kind: str, path: str | os.PathLike[str]) -> str:
+    """`path` as text. Raises `SignatureError` where it is none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise SignatureError(f"{kind}: takes a path, not {type(path).__name__}")
+    return str(Path(path).expanduser())
+
+
+def is_end(item: Any) -> bool:
+    """Whether a polled item says that nothing more will come."""
+    return isinstance(item, StopSignal)
