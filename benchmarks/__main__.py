@@ -23,7 +23,9 @@ def _say(text: str) -> None:
 
 def _row(what: str, ours: str, theirs: str, ratio: str, bound: str, reached: bool) -> str:
     cells = (what, ours, theirs, ratio, bound, "yes" if reached else "NO")
-    first, *rest = (cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(cells, _COLUMNS, strict=True)))
+    first, *rest = (
+        cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(cells, _COLUMNS, strict=True))
+    )
     return "".join([first, *rest])
 
 
@@ -65,10 +67,14 @@ def main() -> int:
         [sys.executable, "-m", "benchmarks.memory", "20000000"], capture_output=True, text=True, check=True
     )
     spread = float(done.stdout)
-    rows.append((_row("resident memory over 20 M items", f"±{spread:.1f} MB", "", "", "20 MB", spread <= 20), spread <= 20))
+    rows.append(
+        (_row("resident memory over 20 M items", f"±{spread:.1f} MB", "", "", "20 MB", spread <= 20), spread <= 20)
+    )
 
-    print(f"\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()};"
-          f" medians of {runs}\n")
+    print(
+        f"\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()};"
+        f" medians of {runs}\n"
+    )
     head = ("", "sage_nb", "by hand", "ratio (min-max)", "bound", "held")
     print("".join(c.ljust(w) if n == 0 else c.rjust(w) for n, (c, w) in enumerate(zip(head, _COLUMNS, strict=True))))
     for text_row, _ in rows:

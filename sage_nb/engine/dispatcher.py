@@ -20,12 +20,11 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import MappingProxyType
 from typing import Any, Literal
 
-from sage_nb.engine.failure import Failure, explain
+from sage_nb.engine.failure import Failure, explain, headline
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.loops import LoopEnded
 from sage_nb.engine.plan import make_plan, unsunk
@@ -42,6 +41,25 @@ Cleanup = Literal["always", "on_success", "never"]
 ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
 _TICK = 0.05
+
+
+class _LiveView(Mapping[str, Any]):
+    """A mapping as it is at each look; it may be iterated while the job changes it."""
+
+    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+        self._read = read
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._read()))
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
 
 
 class Dispatcher:
@@ -104,11 +122,11 @@ class Dispatcher:
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        return MappingProxyType(self._tasks)
+        return _LiveView(lambda: self._tasks)
 
     @property
     def services(self) -> Mapping[str, Any]:
-        return MappingProxyType(self.services_host.instances())
+        return _LiveView(self.services_host.instances)
 
     @property
     def is_running(self) -> bool:
@@ -131,7 +149,8 @@ class Dispatcher:
 
     def is_own_thread(self) -> bool:
         """Whether the caller runs on a thread of this job, which cannot wait for the job's end."""
-        return threading.current_thread() in self._threads
+        caller = threading.current_thread()
+        return caller in self._threads or any(caller in service.workers for service in self.services_host)
 
     def join(self) -> None:
         """After the end, wait for the last lines of the job's own threads; those given up are not waited for."""
@@ -191,6 +210,7 @@ class Dispatcher:
                     self._set_status("stopping")
                     self.stop_event.set()
                     self.resumed.set()
+                    self._go.set()
             self._wake.notify_all()
         for task in self.all_tasks:
             task.stop()
@@ -209,11 +229,11 @@ class Dispatcher:
                 return
             if self.error is not None:
                 if failure.exception is not self.error:
-                    self.say(f"then also {failure.subject}: {_headline(failure.exception)}", "ERROR")
+                    self.say(f"then also {failure.subject}: {headline(failure.exception)}", "ERROR")
                 return
             self.failure, self.error = failure, failure.exception
             self._outcome = "failed"
-            self.log.say(failure.operator or "job", _headline(failure.exception), "ERROR")
+            self.log.say(failure.operator or "job", headline(failure.exception), "ERROR")
             self.stop_event.set()
             self.resumed.set()
             self._go.set()
@@ -264,7 +284,7 @@ class Dispatcher:
             service = self.services_host.at
             name = service.name if service else "?"
             if service is not None:
-                service.state, service.note = "failed", _headline(exc)
+                service.state, service.note = "failed", headline(exc)
             site = service.spec.site if service else None
             self.fail(explain(exc, f"the start of service {name!r}", operator=name, declared=site))
             return False
@@ -281,7 +301,7 @@ class Dispatcher:
             if self.status == "starting":
                 self._set_status("running")
         self._go.set()
-        if opened and not first.abandoned:
+        if opened and not self.is_stopping():
             first.run()
         first.leave()
         for task in others:
@@ -292,7 +312,7 @@ class Dispatcher:
         opened = task.open()
         task.ready.set()
         self._go.wait()
-        if opened and not task.abandoned:
+        if opened and not self.is_stopping():
             task.run()
         task.leave()
 
@@ -340,11 +360,11 @@ class Dispatcher:
         with self._lock:
             if generation != self._generation:
                 return
-            step.service.state, step.service.note = "failed", _headline(exc)
+            step.service.state, step.service.note = "failed", headline(exc)
         name = step.service.name
         failure = explain(exc, f"{step.what} of service {name!r}", operator=name, declared=step.service.spec.site)
         if self.done.is_set():
-            self.say(f"service {name!r}: {step.what} raised {_headline(exc)}", "ERROR")
+            self.say(f"service {name!r}: {step.what} raised {headline(exc)}", "ERROR")
         else:
             self.fail(failure)
 
@@ -385,7 +405,10 @@ class Dispatcher:
 
     def _set_status(self, status: str) -> None:
         self.status = status
-        self._on_change()
+        try:
+            self._on_change()
+        except Exception as exc:  # noqa: BLE001 - whatever goes wrong for those who look on, the job must reach its end
+            self.log.say("job", f"reporting that the job is {status} failed: {headline(exc)}", "ERROR")
 
     # The watch
 
@@ -483,8 +506,3 @@ class Dispatcher:
                 if task.thread is not None:
                     task.ended.wait()
         self._finish(generation)
-
-
-def _headline(exc: BaseException) -> str:
-    text = str(exc).strip().splitlines()
-    return f"{type(exc).__name__}: {text[0]}" if text else type(exc).__name__

@@ -14,8 +14,10 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 from sage_nb.engine.loops import FILENAME
 from sage_nb.pipeline.graph import Site
 
-__all__ = ["Failure", "describe_site", "explain", "loop_frame", "safe_repr", "user_line"]
+__all__ = ["Failure", "describe_site", "explain", "headline", "loop_frame", "safe_repr", "safe_str", "user_line"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 _REPR_LIMIT = 300
@@ -54,12 +56,36 @@ def safe_repr(value: Any) -> str:
     """`repr(value)`, bounded, and never an exception."""
     try:
         shown = _SHORT.repr(value)
-    except Exception as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
         shown = f"<{type(value).__name__}: its repr() raised {type(exc).__name__}>"
     return shown if len(shown) <= _REPR_LIMIT else shown[: _REPR_LIMIT - 1] + "…"
 
 
-_SHORT = reprlib.Repr()
+def safe_str(exc: BaseException) -> str:
+    """`str(exc)`, and never an exception."""
+    try:
+        return str(exc)
+    except (Exception, SystemExit) as other:  # noqa: BLE001 - a user's __str__ may raise anything
+        return f"<its str() raised {type(other).__name__}>"
+
+
+def headline(exc: BaseException) -> str:
+    """The exception's type and the first line of its text."""
+    text = safe_str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {text[0]}" if text else type(exc).__name__
+
+
+class _InOrder(reprlib.Repr):
+    """Like `reprlib.Repr`, which sorts a dict's keys, but with the keys in their own order."""
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        if level <= 0 and x:
+            return "{...}"
+        pairs = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in islice(x.items(), self.maxdict)]
+        return "{" + ", ".join([*pairs, "..."] if len(x) > self.maxdict else pairs) + "}"
+
+
+_SHORT = _InOrder()
 _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 30
 _SHORT.maxstring = _SHORT.maxother = 120
 
@@ -76,9 +102,7 @@ def _is_ours(code: CodeType) -> bool:
 
 
 def _is_users(filename: str) -> bool:
-    return not (
-        filename == FILENAME or filename.startswith(("<frozen", _PACKAGE)) or filename.startswith(_library_folders())
-    )
+    return not filename.startswith((FILENAME, "<frozen", _PACKAGE, *_library_folders()))
 
 
 def describe_site(at: Site) -> str:
@@ -144,8 +168,9 @@ def explain(
     if at and where:
         source = linecache.getline(at.filename, at.lineno).strip()
         note += f", {where}" + (f": {source}" if source else "")
-    exc.add_note(note)
-    if shown is not None:
-        exc.add_note(f"sage_nb: on the item {shown}")
-    exc.__traceback__ = tb
+    with suppress(Exception):  # an exception that is a frozen dataclass takes no notes
+        exc.add_note(note)
+        if shown is not None:
+            exc.add_note(f"sage_nb: on the item {shown}")
+    exc = exc.with_traceback(tb)
     return Failure(exc, tb, subject, operator, shown, where, _around(at) if at else ())

@@ -33,7 +33,7 @@ class JobLog(logging.Handler):
     """Keeps the last `size` lines of one job."""
 
     def __init__(self, size: int = 10_000) -> None:
-        self.lock: threading.RLock | None = threading.RLock()  # type: ignore[assignment]
+        self.lock: threading.RLock | None = threading.RLock()
         # Handler.__init__ is left out on purpose: it enters the handler in logging's global list, and 1,000 jobs
         # would leave 1,000 entries until each is collected.
         self.filters: list[logging.Filter] = []  # type: ignore[assignment]

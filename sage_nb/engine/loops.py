@@ -40,7 +40,7 @@ from typing import Any
 from sage_nb.errors import PipelineError
 from sage_nb.pipeline.sources import is_end
 
-__all__ = ["FILENAME", "Counts", "Loop", "LoopEnded", "Node", "Place", "generate", "gather", "spread", "taken_of"]
+__all__ = ["FILENAME", "Counts", "Loop", "LoopEnded", "Node", "Place", "gather", "generate", "spread", "taken_of"]
 
 FILENAME = "<sage_nb loop>"
 _MAX_INDENT = 80  # CPython allows 100 levels
@@ -120,9 +120,7 @@ class Loop:
         found: list[Counts] = []
         for i, node in enumerate(self.nodes):
             # An iterator that counts by itself has counted the item that waits at the check of the flag.
-            held = (
-                place is not None and place.held and place.index == i and node.kind in ("iterate_sized", "flatmap")
-            )
+            held = place is not None and place.held and place.index == i and node.kind in ("iterate_sized", "flatmap")
             if i == 0:
                 emitted.append(int(raw[0]) - held)
                 found.append(Counts(0, emitted[0]))

@@ -70,7 +70,9 @@ def make_plan(graph: Graph, name: str) -> tuple[Stage, ...]:
             pending.extend((consumer, position) for consumer in reversed(consumers[op.id]))
         stages.append(Stage(tuple(operators), tuple(upstream)))
     if not stages:
-        raise SubmitError(f"{name!r} has no source: begin with env.from_batch(...), env.from_csv(...) or env.from_source(...)")
+        raise SubmitError(
+            f"{name!r} has no source: begin with env.from_batch(...), env.from_csv(...) or env.from_source(...)"
+        )
     _refuse_shared_iterators(stages)
     return tuple(stages)
 

@@ -69,8 +69,8 @@ class Result(Sequence[Any]):
         from sage_nb.engine.rows import as_record
 
         items = self._snapshot()
-        records = [as_record(item) for item in items]
-        if records and all(record is not None for record in records):
+        records = [record for record in map(as_record, items) if record is not None]
+        if records and len(records) == len(items):
             return pd.DataFrame.from_records(records)
         return pd.DataFrame({"value": pd.Series(items, dtype=object).infer_objects()})
 

@@ -16,14 +16,17 @@ def as_record(item: Any) -> dict[str, Any] | None:
     if isinstance(item, dict):
         return {str(key): value for key, value in item.items()}
     if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return dict(zip(item._fields, item, strict=True))
+        return dict(zip(item._fields, item, strict=False))
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return {f.name: getattr(item, f.name) for f in dataclasses.fields(item)}
+        return {f.name: getattr(item, f.name, None) for f in dataclasses.fields(item)}
     return None
 
 
 def _fields(item: Any) -> dict[str, Any]:
-    record = as_record(item)
+    try:
+        record = as_record(item)
+    except Exception:  # noqa: BLE001 - keys and attributes of a user's object may raise anything
+        record = None
     if record is not None:
         return record
     if isinstance(item, (tuple, list)) and 1 <= len(item) <= 20:
@@ -35,12 +38,15 @@ def cell_text(value: Any, limit: int = 200) -> str:
     """A value as the text of a table's cell, on one line."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        text = value
-    elif isinstance(value, float):
-        text = f"{value:.6g}"
-    else:
-        text = safe_repr(value) if not isinstance(value, numbers.Number) else str(value)
+    try:
+        if isinstance(value, str):
+            text = value
+        elif isinstance(value, float):
+            text = f"{value:.6g}"
+        else:
+            text = safe_repr(value) if not isinstance(value, numbers.Number) else str(value)
+    except Exception:  # noqa: BLE001 - a user's number may raise anything
+        text = safe_repr(value)
     text = " ".join(text.split()) if any(c in text for c in "\n\r\t") else text
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

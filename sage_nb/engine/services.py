@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class Service:
             instance = make.__new__(make, *args, **kw)
             _give_context(instance, ctx)
             if isinstance(instance, make):
-                instance.__init__(*args, **kw)
+                instance.__init__(*args, **kw)  # type: ignore[misc]
         else:
             instance = make(*args, **kw)
             _give_context(instance, ctx)
@@ -141,11 +142,9 @@ class Service:
 
 
 def _give_context(instance: Any, ctx: Context) -> None:
-    try:
+    with suppress(Exception):  # an object that takes no attributes, or none before its __init__, has no use for one
         if not hasattr(instance, "ctx"):
             instance.ctx = ctx
-    except (AttributeError, TypeError):
-        return  # an object without room for attributes has no use for one
 
 
 class ServiceHost:

@@ -10,6 +10,7 @@ import builtins
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -60,6 +61,7 @@ class Task:
         self._read: Callable[[], tuple[float, ...]] | None = None
         self._signal: Callable[[bool], None] | None = None
         self._open_takes: dict[int, frozenset[int]] = {}
+        self._opening = False
         self._gone = False
         self._lock = threading.Lock()
         self._final: list[Counts] | None = None
@@ -75,7 +77,11 @@ class Task:
         op = self.stage.source
         try:
             source_spec, delay = op.spec
-            self.reader = source_spec.open(partial(self._make, op))
+            self._opening = True
+            try:
+                self.reader = source_spec.open(partial(self._make, op))
+            finally:
+                self._opening = False
             self.total = self.reader.total
             functions: list[Any] = [None]
             limits: list[float] = [0.0]
@@ -143,10 +149,8 @@ class Task:
         instance = cls(*args, **kw)
         services = self.job.services_host
         if isinstance(instance, BaseFunction) or not hasattr(instance, "ctx"):
-            try:
+            with suppress(Exception):  # an object that takes no attributes has no use for one
                 instance.ctx = Context(op.name, services, self.job.is_stopping, self.job.log.logger)
-            except (AttributeError, TypeError):
-                pass  # noqa: SIM105 - an object without room for attributes has no use for one
         self._instances.append((op, instance))
         opener = getattr(instance, "open", None)
         if callable(opener):
@@ -184,7 +188,7 @@ class Task:
         self._loop = self.stage.loop(kind)
         self._prepare_takes(self._loop.nodes, limits)
         made = self._loop.make()
-        self._run, self._read, self._signal = made(  # type: ignore[call-arg]
+        self._run, self._read, self._signal = made(
             source, self._control, self._idle, self._closed, functions, limits, taken
         )
         self._signal(True)  # a pause or a stop may have come before the loop was there
@@ -289,6 +293,7 @@ class Task:
             self._freeze(self.position().line)
             if self.thread is not None and self.thread.ident is not None:
                 _raise_in(self.thread.ident, LoopEnded)
+        self.ready.set()
         self.ended.set()
         return True
 
@@ -307,13 +312,15 @@ class Task:
         return Position(None, None, user_line([at for at in lines[::-1] if not at.filename.endswith("threading.py")]))
 
     def waits_in_source(self) -> bool:
-        """Whether the source has been asked for an item and has not answered: nothing is in flight then."""
-        return self.position().index == 0
+        """Whether the source is being opened, or was asked for an item and has not answered: nothing is in flight."""
+        return self._opening or self.position().index == 0
 
     def where(self) -> str:
         """What the task is doing, as a person would say it."""
         position = self.position()
-        if position.index is None:
+        if self._opening:
+            what = f"opening source {self.stage.source.name!r}"
+        elif position.index is None:
             what = f"the functions of {self.stage.source.name!r}"
         else:
             op = self.stage.operators[position.index]

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
-from sage_nb.engine.failure import Failure, describe_site
+from sage_nb.engine.failure import Failure, describe_site, safe_str
 from sage_nb.engine.loops import Counts
 from sage_nb.engine.results import Result
 from sage_nb.engine.rows import table_of
@@ -165,9 +165,7 @@ class Describer:
         if cached is not None and cached[0] == total:
             return cached[1]
         columns, numeric, rows = table_of(result.tail(_RESULT_ROWS if result.kind == "collect" else len(result)))
-        view = ResultView(
-            name=result.name, kind=result.kind, total=total, columns=columns, numeric=numeric, rows=rows
-        )
+        view = ResultView(name=result.name, kind=result.kind, total=total, columns=columns, numeric=numeric, rows=rows)
         self._tables[result.name] = (total, view)
         return view
 
@@ -175,13 +173,13 @@ class Describer:
         failure, error = self._job.failure, self._job.error
         if failure is not None:
             return _error_view(failure)
-        return None if error is None else ErrorView(type=type(error).__name__, message=str(error))
+        return None if error is None else ErrorView(type=type(error).__name__, message=safe_str(error))
 
 
 def _error_view(failure: Failure) -> ErrorView:
     return ErrorView(
         type=type(failure.exception).__name__,
-        message=str(failure.exception)[:2000],
+        message=safe_str(failure.exception)[:2000],
         operator=failure.operator,
         item=failure.item,
         where=failure.where,
@@ -200,7 +198,7 @@ def _moved(op: Operator, counts: Counts) -> int:
 
 
 def _places(operators: tuple[Operator, ...]) -> dict[int, tuple[int, int]]:
-    """Column and row of each operator: depth from left to right, one row for each leaf, a parent beside its first child."""
+    """Column and row of each operator: depth from left to right, a row per leaf, a parent beside its first child."""
     children: dict[int | None, list[int]] = {}
     for op in operators:
         children.setdefault(op.upstream, []).append(op.id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import warnings
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Self, get_args
 
 from sage_nb.engine.dispatcher import Cleanup
@@ -27,15 +28,14 @@ class LocalEnvironment(BaseEnvironment):
     submitted again: a new job.
     """
 
-    def __init__(
-        self, name: str = "pipeline", config: dict[str, Any] | None = None, backend: str = "threads"
-    ) -> None:
+    def __init__(self, name: str = "pipeline", config: dict[str, Any] | None = None, backend: str = "threads") -> None:
         super().__init__(name, config)
         if backend not in _BACKENDS:
             raise PipelineError(f"backend {backend!r} is not offered by this version; there is: {', '.join(_BACKENDS)}")
         self.backend = backend
         self._lock = threading.Lock()
         self._job: Job | None = None
+        self._manager: JobManager | None = None
         self._used: dict[int, str] = {}
 
     @property
@@ -50,8 +50,8 @@ class LocalEnvironment(BaseEnvironment):
 
     @property
     def jobmanager(self) -> JobManager:
-        """The JobManager that runs this environment's jobs: one for the process."""
-        return default_manager()
+        """The JobManager that runs this environment's jobs: one for the process, unless another was asked to."""
+        return self._manager or default_manager()
 
     def submit(
         self,
@@ -91,7 +91,12 @@ class LocalEnvironment(BaseEnvironment):
         return await job if wait else job
 
     def _submit(
-        self, autostop: bool, timeout: float | None, cleanup: str, name: str | None = None
+        self,
+        autostop: bool,
+        timeout: float | None,
+        cleanup: str,
+        name: str | None = None,
+        manager: JobManager | None = None,
     ) -> Job:
         _check_options(timeout, cleanup)
         with self._lock:
@@ -103,12 +108,13 @@ class LocalEnvironment(BaseEnvironment):
                     "stop it with env.stop(), or use another environment"
                 )
             stages = make_plan(self._graph, self.name)
-            self._use_up_iterators()
             for source in unsunk(stages):
                 warnings.warn(
                     f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
                 )
-            manager = self.jobmanager
+            self._use_up_iterators()
+            manager = manager or default_manager()
+            self._manager = manager
             self._job = manager._start(self, autostop, timeout, cleanup, name or self.name)  # type: ignore[arg-type]
             self._used.update({key: self._job.uuid for key, uid in self._used.items() if not uid})
             return self._job
@@ -118,11 +124,16 @@ class LocalEnvironment(BaseEnvironment):
         for op in self._graph.sources():
             spec = op.spec[0]
             if isinstance(spec, IterableSource) and spec.once:
-                key = id(spec.iterable)
+                items, key = spec.iterable, id(spec.iterable)
                 if key in self._used:
                     raise SubmitError(
                         f"source {op.name!r} is an iterator that job {self._used[key][:8]} has used up; "
                         "declare it from a list or from a generator function to submit it again"
+                    )
+                if isinstance(items, GeneratorType) and inspect.getgeneratorstate(items) == inspect.GEN_CLOSED:
+                    raise SubmitError(
+                        f"source {op.name!r} is a generator that is used up already; "
+                        "declare it from a list or from a generator function"
                     )
                 iterators[key] = ""
         self._used.update(iterators)

@@ -126,7 +126,7 @@ class Job:
             ended = self._dispatcher.done.wait(timeout)
         except KeyboardInterrupt:
             self.stop(INTERRUPT_GRACE)
-            raise
+            raise KeyboardInterrupt(f"job {self.name!r} was stopped, as what waited for it was interrupted") from None
         if not ended:
             raise TimeoutError(f"job {self.name!r} is still {self.status} after {timeout:g} s; it goes on")
         return self._ended()
@@ -138,13 +138,18 @@ class Job:
         __tracebackhide__ = True
         try:
             await self._until(self._dispatcher.done)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            self._dispatcher.stop(INTERRUPT_GRACE)
-            await self._until(self._dispatcher.clean)
-            raise
+        except asyncio.CancelledError:  # what an interrupt becomes in a cell that awaits
+            await self._stop_cancelled()
         if isinstance(self._dispatcher.error, StopIteration):  # cannot be raised out of a coroutine
             raise RuntimeError(f"job {self.name!r} failed with StopIteration") from self._dispatcher.error
         return self._ended()
+
+    async def _stop_cancelled(self) -> None:
+        """Stop, clean up, and raise `CancelledError` anew, without the frames of asyncio."""
+        __tracebackhide__ = True
+        self._dispatcher.stop(INTERRUPT_GRACE)
+        await self._until(self._dispatcher.clean)
+        raise asyncio.CancelledError(f"job {self.name!r} was stopped, as what awaited it was interrupted") from None
 
     async def _until(self, event: threading.Event) -> None:
         loop, turned = asyncio.get_running_loop(), asyncio.Event()
@@ -166,7 +171,8 @@ class Job:
     async def stream(self, name: str) -> AsyncIterator[Any]:
         """The items of `collect(name)`, from the first one on, as they come; ends with the job.
 
-        Raises the job's exception after the last item where the job failed.
+        Raises the job's exception after the last item where the job failed. Leaving the loop leaves the job alone;
+        an interrupt while the loop waits for an item stops it.
         """
         __tracebackhide__ = True
         result = self._dispatcher.results.get(name)
@@ -181,7 +187,10 @@ class Job:
                 at += 1
             if ended:
                 break
-            await asyncio.sleep(0.01)
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                await self._stop_cancelled()
         self._ended()
 
     def _ended(self) -> Job:

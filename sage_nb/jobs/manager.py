@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
+from sage_nb.engine.failure import safe_str
 from sage_nb.errors import JobNotFoundError, JobStateError
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
 from sage_nb.jobs.job import Job
@@ -72,7 +73,7 @@ class JobManager:
     ) -> Job:
         """Start what `env` declares; with `autostop` wait for the end and the cleanup, and raise if it failed."""
         __tracebackhide__ = True
-        job = self._start(env, autostop, timeout, cleanup, name or env.name)
+        job = env._submit(autostop, timeout, cleanup, name, self)
         return job.wait() if autostop else job
 
     def _start(self, env: LocalEnvironment, autostop: bool, timeout: float | None, cleanup: Cleanup, name: str) -> Job:
@@ -109,7 +110,7 @@ class JobManager:
         info.status, info.last_update = dispatcher.status, time.time()
         info.start_time, info.stop_time = dispatcher.started, dispatcher.ended
         if dispatcher.error is not None:
-            info.error = f"{type(dispatcher.error).__name__}: {dispatcher.error}"
+            info.error = f"{type(dispatcher.error).__name__}: {safe_str(dispatcher.error)}"
         if dispatcher.status in ENDED:
             info.snapshot = job.snapshot()
             if not dispatcher.services:

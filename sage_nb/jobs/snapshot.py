@@ -26,6 +26,7 @@ __all__ = [
     "ServiceView",
 ]
 
+
 class _View(msgspec.Struct, frozen=True, kw_only=True):
     """A record whose fields can be read by key as well: `view["name"]`."""
 

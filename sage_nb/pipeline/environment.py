@@ -40,7 +40,9 @@ class BaseEnvironment:
 
     def __repr__(self) -> str:
         graph = self._graph
-        return f"<{type(self).__name__} {self.name!r}: {len(graph.operators)} operators, {len(graph.services)} services>"
+        return (
+            f"<{type(self).__name__} {self.name!r}: {len(graph.operators)} operators, {len(graph.services)} services>"
+        )
 
     # Sources
 
@@ -108,7 +110,7 @@ class BaseEnvironment:
 
     # Services
 
-    def register_service(self, name: str, cls: type, *args: Any, **kw: Any) -> None:
+    def register_service(self, name: str, cls: Any, *args: Any, **kw: Any) -> None:
         """Register a class; the job makes and starts one instance of it before the first item.
 
         `args` and `kw` go to its constructor. The same name again replaces. Hooks: see `BaseService`.

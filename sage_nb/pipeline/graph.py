@@ -5,6 +5,7 @@ A graph is a list of frozen records. It names what runs, not how; the engine mak
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from sage_nb.errors import DuplicateNameError, PipelineError
 
 __all__ = ["Graph", "Operator", "ServiceSpec", "Site", "call_site"]
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 @dataclass(frozen=True, slots=True)

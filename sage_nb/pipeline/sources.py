@@ -109,8 +109,8 @@ class _File:
     newline: str | None
     once: bool = False
 
-    def open_text(self) -> tuple[io.TextIOWrapper, Callable[[], float], Callable[[], None]]:
-        opened: list[Any] = [open(self.path, "rb")]
+    def open_text(self) -> tuple[io.TextIOWrapper, Callable[[], float] | None, Callable[[], None]]:
+        opened: list[Any] = [open(self.path, "rb")]  # noqa: SIM115 - closed with the reader
         try:
             raw = opened[0]
             size, position = os.fstat(raw.fileno()).st_size, raw.raw.tell
@@ -132,7 +132,13 @@ class _File:
             _close_all(opened)
             raise
         opened.append(text)
-        return text, partial(_share, position, size), partial(_close_all, opened)
+        fraction = partial(_share, position, size) if _is_regular(self.path) else None
+        return text, fraction, partial(_close_all, opened)
+
+
+def _is_regular(path: str) -> bool:
+    """Whether `path` is a file with a size, and not a pipe or a device."""
+    return stat.S_ISREG(os.stat(path).st_mode)
 
 
 def _share(position: Callable[[], int], size: int) -> float:
@@ -153,8 +159,8 @@ class TextSource(_File):
 
     def open(self, make: Callable[..., Any]) -> Reader:
         text, fraction, close = self.open_text()
-        if stat.S_ISREG(os.stat(self.path).st_mode):
-            items = chain.from_iterable(_line_blocks(text))
+        if _is_regular(self.path):
+            items: Iterator[str] = chain.from_iterable(_line_blocks(text))
         else:  # of a pipe, a whole block may be long in coming
             items = map(_strip_newline, text)
         return Reader(items=items, fraction=fraction, close=close)

@@ -1,0 +1,1 @@
+"""What a notebook adds: magics, the cell's job view, text and static HTML."""

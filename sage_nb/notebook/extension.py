@@ -1,0 +1,56 @@
+"""What `%load_ext sage_nb` sets up in a shell, and `%unload_ext` takes away."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+from sage_nb.jobs.job import Job
+from sage_nb.jobs.manager import use_thread_context
+from sage_nb.notebook.kernel import current_cell, pin_threads
+from sage_nb.notebook.magics import SageMagics
+from sage_nb.notebook.view import show_job
+
+__all__ = ["load", "unload"]
+
+
+class _Loaded:
+    """What was set up in one shell."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.magics = SageMagics(shell)
+        shell.register_magics(self.magics)
+        shell.events.register("pre_run_cell", self.before_cell)
+        shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
+        use_thread_context(lambda: pin_threads(shell))
+
+    def before_cell(self, info: Any) -> None:
+        self.magics.raw_cell = info.raw_cell or ""
+
+    def display_job(self, job: Job) -> None:
+        show_job(job, self.shell, live=current_cell(self.shell).watched)
+
+    def undo(self) -> None:
+        use_thread_context(lambda: nullcontext)
+        self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
+        self.shell.events.unregister("pre_run_cell", self.before_cell)
+        for kind in ("line", "cell"):
+            for name in ("sage_submit", "sage_jobs", "sage_job", "sage_stop", "sage_logs"):
+                self.shell.magics_manager.magics[kind].pop(name, None)
+
+
+_loaded: dict[int, _Loaded] = {}
+
+
+def load(shell: Any) -> None:
+    """Register magics and displays; a second time changes nothing."""
+    if id(shell) not in _loaded:
+        _loaded[id(shell)] = _Loaded(shell)
+
+
+def unload(shell: Any) -> None:
+    """Take back what `load` did."""
+    loaded = _loaded.pop(id(shell), None)
+    if loaded is not None:
+        loaded.undo()

@@ -1,0 +1,793 @@
+// @ts-check
+// Draws a job from its snapshot (`sage_nb/jobs/snapshot.py`) and from nothing else.
+//
+// The module is the notebook widget's `_esm` (default export) and is imported by the side panel (`mountJob`).
+// It needs no framework and no build. Snapshots may come faster than they can be drawn: the newest wins, one drawing per
+// frame, none while nobody can see it. A drawing patches the page: what the reader selected, opened, scrolled or
+// focused stays as it was. What a snapshot says is put in as text, never as markup.
+//
+// Sections: types, words (the rules of `words.py`), layout (the rules of `picture.py`), page, parts, the view.
+
+// ------------------------------------------------------------------ types
+
+/** @typedef {{id: number, name: string, kind: string, col: number, row: number, upstream: number[], items_in: number,
+ *   items_out: number, rate: number, busy: number | null, queued: number, errors: number, where: string | null}} Operator
+ * @typedef {{name: string, type: string, state: string, calls: number, note: string | null}} Service
+ * @typedef {{name: string, kind: string, total: number, columns: string[], numeric: boolean[], rows: string[][]}} Result
+ * @typedef {{time: number, level: string, source: string, text: string}} Log
+ * @typedef {{number: number, text: string, marked: boolean}} CodeLine
+ * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
+ *   code: CodeLine[], traceback: string}} Failure
+ * @typedef {{uuid: string, name: string, status: string, backend: string, started: number | null, elapsed: number,
+ *   items: number, rate: number, total: number | null, fraction: number | null, eta: number | null,
+ *   waiting_for: string | null, operators: Operator[], services: Service[], results: Result[], logs: Log[],
+ *   log_total: number, error: Failure | null, notes: string[]}} Snapshot
+ * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
+ *   | {command: "view", id: string, visible: boolean}} Command
+ * @typedef {{pending: string | null, unanswered: boolean, elapsed: number}} Live  what the page knows beside the snapshot
+ * @typedef {{node: Element, update: (s: Snapshot, live: Live) => void}} Part
+ */
+
+// ------------------------------------------------------------------ words
+
+const ENDED = new Set(["completed", "failed", "stopped"]);
+const SINKS = new Set(["sink", "print", "collect", "show"]);
+/** @type {Record<string, string>} */
+const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
+
+export const words = {
+  /** @param {string} status */
+  stateWord: (status) => (status === "created" ? "Not started" : status.slice(0, 1).toUpperCase() + status.slice(1)),
+
+  /** @param {number} n */
+  count: (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ","),
+
+  /** @param {number} n @param {string} noun */
+  namedCount: (n, noun) => `${words.count(n)} ${noun}${n === 1 ? "" : "s"}`,
+
+  /** @param {number} total @param {number} shown @param {string} noun */
+  showing: (total, shown, noun) =>
+    words.namedCount(total, noun) + (shown >= total ? "" : `, showing the last ${words.count(shown)}`),
+
+  /** @param {number} n */
+  shortened(n) {
+    for (const unit of ["", " k", " M", " G"]) {
+      if (n < 9.95) {
+        const tenths = Math.floor(n * 10 + 0.5);
+        return `${Math.floor(tenths / 10)}${tenths % 10 ? `.${tenths % 10}` : ""}${unit}`;
+      }
+      if (n < 999.5) return `${Math.floor(n + 0.5)}${unit}`;
+      n /= 1000;
+    }
+    return `${words.count(Math.floor(n + 0.5))} T`;
+  },
+
+  /** @param {number} perSecond */
+  rate: (perSecond) => (perSecond > 0 && perSecond < 0.05 ? "< 0.1/s" : `${words.shortened(perSecond)}/s`),
+
+  /** @param {number} fraction */
+  percent: (fraction) => `${Math.floor(Math.min(Math.max(fraction, 0), 1) * 100)} %`,
+
+  /** @param {number} seconds */
+  duration(seconds) {
+    const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
+    if (seconds < 0.0995) {
+      const ms = Math.floor(Math.max(seconds, 0) * 1000 + 0.5);
+      return ms ? `${ms} ms` : "0 s";
+    }
+    if (seconds < 9.95) {
+      const tenths = Math.floor(seconds * 10 + 0.5);
+      return `${Math.floor(tenths / 10)}.${tenths % 10} s`;
+    }
+    const whole = Math.floor(seconds);
+    if (whole < 60) return `${Math.max(whole, 10)} s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+    if (whole < 86400) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+    return `${Math.floor(whole / 86400)} d ${two(Math.floor((whole % 86400) / 3600))} h`;
+  },
+
+  /** @param {number} eta */
+  endsIn(eta) {
+    const whole = Math.ceil(eta);
+    if (whole < 1) return "almost done";
+    return `about ${whole < 60 ? `${whole} s` : words.duration(whole)} left`;
+  },
+
+  /** @param {number} epoch */
+  clock: (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8),
+
+  /** @param {Operator} op */
+  flow(op) {
+    if (op.kind === "source") return words.count(op.items_out);
+    if (SINKS.has(op.kind) || op.items_in === op.items_out) return words.count(op.items_in);
+    const say = Math.max(op.items_in, op.items_out) >= 1_000_000 ? words.shortened : words.count;
+    return `${say(op.items_in)} → ${say(op.items_out)}`;
+  },
+
+  /** @param {Operator} op */
+  inAndOut: (op) => [
+    op.kind === "source" ? "–" : words.count(op.items_in), SINKS.has(op.kind) ? "–" : words.count(op.items_out),
+  ],
+
+  /** @param {Snapshot} s @param {number} elapsed */
+  facts(s, elapsed = s.elapsed) {
+    const known = s.total !== null && s.total !== s.items;
+    const items = (known ? `${words.count(s.items)} of ` : "") + words.namedCount(s.total !== null ? s.total : s.items, "item");
+    const speed = words.rate(s.rate) + (ENDED.has(s.status) ? " on average" : "");
+    return [words.duration(elapsed), items, s.items ? speed : "", BACKENDS[s.backend] ?? s.backend];
+  },
+
+  /** @param {string} text */
+  plain: (text) =>
+    text.replace(/\s/g, " ").replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "")
+      .replace(/[\p{Cc}\p{Cs}\ufffe\uffff]/gu, "\ufffd"),
+};
+
+// ------------------------------------------------------------------ layout
+
+const WIDTH = 148, HEIGHT = 62;
+const GAP_X = 36, GAP_Y = 18, PAD = 12;
+const CORNER = 8, END_CORNER = 24;
+const TEXT_MARGIN = 14, END_TEXT_MARGIN = 20;
+const NAME_SIZE = 12;
+
+/** @typedef {ReturnType<typeof boxOf>} Box */
+/** @typedef {ReturnType<typeof edgeOf>} Edge */
+
+/** Where everything in the picture of a job lies, and what it says. @param {Snapshot} s */
+export function layout(s) {
+  const columns = Math.max(-1, ...s.operators.map((op) => op.col)) + 1;
+  const rows = Math.max(-1, ...s.operators.map((op) => op.row)) + 1;
+  const known = new Map(s.operators.map((op) => [op.id, op]));
+  return {
+    width: columns ? columns * (WIDTH + GAP_X) - GAP_X + 2 * PAD : 0,
+    height: rows ? rows * (HEIGHT + GAP_Y) - GAP_Y + 2 * PAD : 0,
+    boxes: s.operators.map((op) => boxOf(op, s)),
+    edges: s.operators.flatMap((op) => op.upstream.flatMap((id) => {
+      const start = known.get(id);
+      return start ? [edgeOf(start, op)] : [];
+    })),
+  };
+}
+
+/** @param {Operator} op @param {Snapshot} s */
+function boxOf(op, s) {
+  const begins = op.kind === "source", ends = SINKS.has(op.kind);
+  const left = begins ? END_TEXT_MARGIN : TEXT_MARGIN;
+  const right = WIDTH - (ends ? END_TEXT_MARGIN : TEXT_MARGIN);
+  const active = !ENDED.has(s.status);
+  const failed = s.error !== null && s.error.operator === op.name;
+  return {
+    id: op.id,
+    x: PAD + op.col * (WIDTH + GAP_X),
+    y: PAD + op.row * (HEIGHT + GAP_Y),
+    left,
+    right,
+    outline: outlineOf(begins ? END_CORNER : CORNER, ends ? END_CORNER : CORNER),
+    kind: op.kind,
+    name: fitName(words.plain(op.name), Math.floor(((right - left) * 100) / NAME_SIZE)),
+    flow: words.flow(op),
+    rate: active && op.rate ? words.rate(op.rate) : "",
+    busy: active && op.busy !== null ? Math.floor(op.busy * (right - left)) : null,
+    badge: op.errors ? `${words.shortened(op.errors)} error${op.errors === 1 ? "" : "s"}` : failed ? "failed" : "",
+    failed,
+  };
+}
+
+/** @param {number} left @param {number} right */
+function outlineOf(left, right) {
+  return `M${left},0H${WIDTH - right}A${right},${right} 0 0 1 ${WIDTH},${right}V${HEIGHT - right}` +
+    `A${right},${right} 0 0 1 ${WIDTH - right},${HEIGHT}H${left}` +
+    `A${left},${left} 0 0 1 0,${HEIGHT - left}V${left}A${left},${left} 0 0 1 ${left},0Z`;
+}
+
+/** The edge between two operators; one that passes over columns takes the lane between two rows.
+ * @param {Operator} start @param {Operator} end */
+function edgeOf(start, end) {
+  const x1 = PAD + start.col * (WIDTH + GAP_X) + WIDTH, y1 = PAD + start.row * (HEIGHT + GAP_Y) + HEIGHT / 2;
+  const x2 = PAD + end.col * (WIDTH + GAP_X), y2 = PAD + end.row * (HEIGHT + GAP_Y) + HEIGHT / 2;
+  const half = GAP_X / 2, key = `${start.id}-${end.id}`;
+  const head = `M${x2 - 6},${y2 - 4}L${x2 - 1},${y2}L${x2 - 6},${y2 + 4}`;
+  if (end.col === start.col + 1) {
+    return { key, path: `M${x1},${y1}C${x1 + half},${y1} ${x2 - half},${y2} ${x2 - 1},${y2}${head}`, back: false };
+  }
+  const lane = y1 + ((HEIGHT + GAP_Y) / 2) * (end.row >= start.row ? 1 : -1);
+  const back = end.col <= start.col;
+  const [a, b] = back ? [x1, x2] : [x1 + GAP_X, x2 - GAP_X];
+  const bend = back ? PAD : half;
+  const path = `M${x1},${y1}C${x1 + bend},${y1} ${back ? a + bend : a - bend},${lane} ${a},${lane}L${b},${lane}` +
+    `C${back ? b - bend : b + bend},${lane} ${x2 - bend},${y2} ${x2 - 1},${y2}${head}`;
+  return { key, path, back };
+}
+
+/** `name`, cut where it is estimated to be wider than `room` hundredths of an em: SVG text does not cut itself.
+ * @param {string} name @param {number} room */
+function fitName(name, room) {
+  const chars = [...name];
+  if (chars.reduce((sum, ch) => sum + em(ch), 0) <= room) return name;
+  let kept = "", left = room - 90;
+  for (const ch of chars) {
+    left -= em(ch);
+    if (left < 0) break;
+    kept += ch;
+  }
+  return kept.replace(/ +$/, "") + "…";
+}
+
+/** @param {string} ch */
+function em(ch) {
+  if ("iljtfrI.,:;'|!()[]{}/\\- ".includes(ch)) return 40;
+  if ("mwMW@%&".includes(ch)) return 106;
+  const code = ch.codePointAt(0) ?? 0;
+  if (code < 128) return ch >= "a" && ch <= "z" ? 62 : 72;
+  if (/[\p{M}\p{Cf}]/u.test(ch)) return 0;
+  return code >= 0x2e80 || (code >= 0x1100 && code < 0x1160) ? 100 : 70;
+}
+
+/** The picture in one sentence, for those who do not see it. @param {Snapshot} s */
+function pictureAlt(s) {
+  const said = s.operators.map((op) => `${words.plain(op.name)} (${op.kind}, ${words.flow(op)})`).join(", ");
+  return `Pipeline of ${words.namedCount(s.operators.length, "operator")}: ${said}`;
+}
+
+// ------------------------------------------------------------------ page
+
+const SVG = "http://www.w3.org/2000/svg";
+/** @typedef {Record<string, string | number | boolean | null>} Attrs */
+
+/** Makes an HTML element. @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag @param {Attrs} [attrs] @param {(Node | string)[]} children @returns {HTMLElementTagNameMap[T]} */
+function h(tag, attrs = {}, ...children) {
+  const node = document.createElement(tag);
+  set(node, attrs);
+  node.append(...children);
+  return node;
+}
+
+/** Makes an SVG element. @template {keyof SVGElementTagNameMap} T
+ * @param {T} tag @param {Attrs} [attrs] @param {Node[]} children @returns {SVGElementTagNameMap[T]} */
+function g(tag, attrs = {}, ...children) {
+  const node = /** @type {SVGElementTagNameMap[T]} */ (document.createElementNS(SVG, tag));
+  set(node, attrs);
+  node.append(...children);
+  return node;
+}
+
+/** Sets attributes where they differ; `false` and null take one away. @param {Element} node @param {Attrs} attrs */
+function set(node, attrs) {
+  for (const [name, value] of Object.entries(attrs)) {
+    if (value === false || value === null) node.removeAttribute(name);
+    else {
+      const text = value === true ? "" : String(value);
+      if (node.getAttribute(name) !== text) node.setAttribute(name, text);
+    }
+  }
+}
+
+/** Sets the text where it differs, so that a selection in it survives. @param {Element} node @param {string} text */
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** @type {WeakMap<Element, Map<any, {node: Element, update: (item: any) => void}>>} */
+const KEPT = new WeakMap();
+
+/** Makes the children of `parent` those of `items`, in order; a child stays the same node as long as its key does.
+ * @template T @param {Element} parent @param {T[]} items @param {(item: T, index: number) => string | number} keyOf
+ * @param {(item: T, index: number) => {node: Element, update: (item: T) => void}} make */
+function each(parent, items, keyOf, make) {
+  const before = KEPT.get(parent) ?? new Map(), after = new Map();
+  for (const [i, item] of items.entries()) {
+    const key = keyOf(item, i);
+    after.set(key, before.get(key) ?? make(item, i));
+  }
+  for (const [key, child] of before) if (!after.has(key)) child.node.remove();
+  let at = parent.firstElementChild;
+  for (const [i, item] of items.entries()) {
+    const child = after.get(keyOf(item, i));
+    if (child.node === at) at = child.node.nextElementSibling;
+    else parent.insertBefore(child.node, at);
+    child.update(item);
+  }
+  KEPT.set(parent, after);
+}
+
+/** Applies `change`; a box that was scrolled to its end stays at its end. @param {Element} box @param {() => void} change */
+function following(box, change) {
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 4;
+  change();
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+/** @type {Record<string, string>} */
+const ICONS = {
+  queued: "M8 2.5a5.5 5.5 0 1 0 0 11a5.5 5.5 0 1 0 0-11M8 5v3l2 1.5",
+  starting: "M8 2.5a5.5 5.5 0 1 0 5.5 5.5",
+  running: "M5.5 4v8l6-4z",
+  paused: "M5.5 4v8M10.5 4v8",
+  completed: "M3.5 8.5l3 3 6-7",
+  failed: "M4.5 4.5l7 7M11.5 4.5l-7 7",
+  stopped: "M4.5 4.5h7v7h-7z",
+  note: "M8 2.2l6.3 11.3H1.7zM8 6.5v3M8 11.4v.1",
+};
+/** @type {Record<string, string>} */
+const ICON_OF = {
+  created: "queued", waiting: "queued", stopping: "starting", restarting: "starting", hung: "note", kept: "paused",
+};
+
+/** An icon for a state; `data-icon` lets the style sheet fill or turn it. @param {string} state */
+function icon(state) {
+  const path = g("path");
+  const node = g("svg", { class: "sage-icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
+  const update = (/** @type {string} */ to) => {
+    const name = ICON_OF[to] ?? to;
+    set(node, { "data-icon": name });
+    set(path, { d: ICONS[name] ?? ICONS.queued });
+  };
+  update(state);
+  return { node, update };
+}
+
+// ------------------------------------------------------------------ parts
+
+/** Name, state, buttons. @param {(command: "stop" | "pause" | "resume") => void} press @returns {Part} */
+function headerPart(press) {
+  const mark = icon("queued"), word = h("span"), name = h("span", { class: "sage-name" });
+  const id = h("code", { class: "sage-id", title: "The job's id: this much of it is enough to name the job" });
+  const pause = button(), stop = button();
+  let turn = /** @type {"pause" | "resume"} */ ("pause");
+  pause.node.addEventListener("click", () => press(turn));
+  stop.node.addEventListener("click", () => press("stop"));
+  const node = h("header", { class: "sage-header" },
+    h("span", { class: "sage-state" }, mark.node, word), h("span", { class: "sage-title" }, name, id),
+    h("span", { class: "sage-buttons" }, pause.node, stop.node));
+  return {
+    node,
+    update(s, live) {
+      const ended = ENDED.has(s.status), stopping = s.status === "stopping" || live.pending === "stop";
+      const shown = stopping && !ended ? "stopping" : s.status;
+      mark.update(shown);
+      say(word, words.stateWord(shown));
+      say(name, s.name);
+      set(name, { title: s.name });
+      say(id, s.uuid.slice(0, 8));
+      turn = s.status === "paused" ? "resume" : "pause";
+      const turning = live.pending === "pause" || live.pending === "resume";
+      const label = { pause: "Pause", resume: "Resume" }[turn];
+      pause.update(turning ? label.slice(0, 5) + (turn === "pause" ? "ing…" : "…") : label, turn === "pause" ? "paused" : "running",
+        turning || stopping || !["running", "paused"].includes(s.status));
+      stop.update(stopping ? "Stopping…" : "Stop", "stopped", stopping);
+      set(pause.node.parentElement ?? node, { hidden: ended });
+    },
+  };
+}
+
+function button() {
+  const mark = icon("queued"), label = h("span");
+  const node = h("button", { type: "button" }, mark.node, label);
+  const update = (/** @type {string} */ text, /** @type {string} */ state, /** @type {boolean} */ off) => {
+    mark.update(state);
+    say(label, text);
+    // Not `disabled`: that would take the keyboard focus away from under the reader.
+    set(node, { "aria-disabled": off ? "true" : null });
+  };
+  return { node, update };
+}
+
+/** Elapsed time, items, rate, and how far the job is. @returns {Part} */
+function factsPart() {
+  const facts = h("span", { class: "sage-facts" }), left = h("span", { class: "sage-left" });
+  const fill = h("span"), bar = h("div", { class: "sage-bar", role: "progressbar", "aria-label": "Progress" }, fill);
+  const waiting = h("div", { class: "sage-waiting" });
+  const node = h("div", {}, h("div", { class: "sage-line" }, facts, left), bar, waiting);
+  return {
+    node,
+    update(s, live) {
+      const ended = ENDED.has(s.status), known = s.fraction !== null && !ended;
+      each(facts, words.facts(s, live.elapsed).filter(Boolean), (_, i) => i, textIn("span"));
+      const eta = s.eta !== null && s.status === "running" ? words.endsIn(s.eta) : "";
+      say(left, known ? [words.percent(s.fraction ?? 0), eta].filter(Boolean).join(" · ") : "");
+      set(bar, {
+        hidden: ended,
+        "data-quiet": !known && ["starting", "running", "stopping"].includes(s.status),
+        "aria-valuenow": known ? Math.floor((s.fraction ?? 0) * 100) : null,
+      });
+      fill.style.transform = known ? `scaleX(${s.fraction})` : "";
+      const hint = "No answer yet. If a cell is busy, Kernel → Interrupt gets through.";
+      say(waiting, live.unanswered ? hint : s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "");
+      set(waiting, { hidden: !waiting.textContent });
+    },
+  };
+}
+
+/** @param {"span" | "td" | "th"} tag @param {(i: number) => Attrs} [attrs] */
+function textIn(tag, attrs) {
+  return (/** @type {string} */ _, /** @type {number} */ i) => {
+    const node = h(tag, attrs?.(i));
+    return { node, update: (/** @type {string} */ text) => say(node, text) };
+  };
+}
+
+/** Why the job failed, at the user's own line. @returns {Part} */
+function errorPart() {
+  const type = h("strong"), message = h("span", { class: "sage-message" }), where = h("div", { class: "sage-muted" });
+  const code = h("div", { class: "sage-code", tabindex: 0, role: "group", "aria-label": "The code that failed" });
+  const trace = h("pre", { tabindex: 0 });
+  const details = h("details", {}, h("summary", {}, "Traceback"), trace);
+  const node = h("div", { class: "sage-error", role: "group", "aria-label": "Error" },
+    h("div", { class: "sage-cause" }, icon("failed").node, type, message), where, code, details);
+  return {
+    node,
+    update(s) {
+      set(node, { hidden: !s.error });
+      if (!s.error) return;
+      const { error } = s;
+      say(type, error.message ? `${error.type}:` : error.type);
+      say(message, error.message);
+      const place = [error.operator && `in ${error.operator}`, error.where, error.item && `item ${error.item}`];
+      say(where, place.filter(Boolean).join("  ·  "));
+      set(code, { hidden: !error.code.length });
+      each(code, error.code, (line) => line.number, codeLine);
+      set(details, { hidden: !error.traceback });
+      say(trace, error.traceback);
+    },
+  };
+}
+
+function codeLine() {
+  const mark = h("span", { class: "sage-mark" }), number = h("span", { class: "sage-number" }), text = h("span");
+  const node = h("div", {}, mark, number, text);
+  const update = (/** @type {CodeLine} */ line) => {
+    set(node, { "data-marked": line.marked });
+    say(mark, line.marked ? "❱" : "");
+    say(number, String(line.number));
+    say(text, line.text || " ");
+  };
+  return { node, update };
+}
+
+/** @returns {Part} */
+function notesPart() {
+  const node = h("ul", { class: "sage-notes", "aria-label": "Notes" });
+  const make = () => {
+    const text = h("span");
+    return { node: h("li", {}, icon("note").node, text), update: (/** @type {string} */ said) => say(text, said) };
+  };
+  return {
+    node,
+    update(s) {
+      set(node, { hidden: !s.notes.length });
+      each(node, s.notes, (_, i) => i, make);
+    },
+  };
+}
+
+/** The pipeline as a picture. @returns {Part} */
+function picturePart() {
+  const edges = g("g", { class: "sage-edges" }), boxes = g("g");
+  const svg = g("svg", { role: "img" }, edges, boxes);
+  const node = h("div", { class: "sage-picture", tabindex: 0, role: "group", "aria-label": "Pipeline" }, svg);
+  return {
+    node,
+    update(s) {
+      const picture = layout(s), { width, height } = picture;
+      set(node, { hidden: !s.operators.length });
+      set(svg, { width, height, viewBox: `0 0 ${width} ${height}`, "aria-label": pictureAlt(s) });
+      each(edges, picture.edges, (edge) => edge.key, () => {
+        const path = g("path");
+        return { node: path, update: ({ path: d, back }) => set(path, { d, "data-back": back }) };
+      });
+      const tips = new Map(s.operators.map((op) => [op.id, tip(op)]));
+      each(boxes, picture.boxes, (box) => box.id, () => boxNode((id) => tips.get(id) ?? ""));
+    },
+  };
+}
+
+/** @param {Operator} op */
+function tip(op) {
+  const busy = op.busy === null ? null : `busy ${words.percent(op.busy)}`;
+  const counters = [`${words.count(op.items_in)} in`, `${words.count(op.items_out)} out`, words.rate(op.rate), busy,
+    op.queued && `${words.count(op.queued)} queued`];
+  return [op.name, op.where, counters.filter(Boolean).join(", ")].filter(Boolean).join("\n");
+}
+
+/** @param {(id: number) => string} tipOf */
+function boxNode(tipOf) {
+  const title = g("title"), outline = g("path", { class: "sage-box" });
+  const text = (/** @type {string} */ cls, /** @type {number} */ y) => g("text", { class: cls, y });
+  const kind = text("sage-kind", 18), rate = text("sage-kind sage-end", 18);
+  const name = text("sage-label", 34), flow = text("sage-flow", 50);
+  const track = g("rect", { class: "sage-track", y: 55, height: 2, rx: 1 });
+  const busy = g("rect", { class: "sage-busy", y: 55, height: 2, rx: 1 });
+  const plate = g("rect", { y: -8, height: 16, rx: 8 }), count = text("sage-count", 4);
+  const badge = g("g", { class: "sage-badge" }, plate, count);
+  const node = g("g", {}, title, outline, kind, rate, name, flow, track, busy, badge);
+  const update = (/** @type {Box} */ box) => {
+    set(node, { transform: `translate(${box.x} ${box.y})`, "data-failed": box.failed });
+    set(outline, { d: box.outline });
+    say(title, tipOf(box.id));
+    for (const part of [kind, name, flow]) set(part, { x: box.left });
+    set(rate, { x: box.right });
+    say(kind, box.kind);
+    say(rate, box.rate);
+    say(name, box.name);
+    say(flow, box.flow);
+    set(track, { x: box.left, width: box.busy === null ? 0 : box.right - box.left });
+    set(busy, { x: box.left, width: box.busy ?? 0 });
+    const wide = 7 * box.badge.length + 12;
+    set(plate, { x: WIDTH - 10 - wide, width: wide });
+    set(count, { x: WIDTH - 10 - Math.floor(wide / 2) });
+    set(badge, { visibility: box.badge ? null : "hidden" });
+    say(count, box.badge);
+  };
+  return { node, update };
+}
+
+/** A table whose cells are patched. @param {string} caption */
+function table(caption) {
+  const head = h("tr"), body = h("tbody"), title = h("caption", { class: "sage-unseen" }, caption);
+  const node = h("div", { class: "sage-table", tabindex: 0, role: "group", "aria-label": caption },
+    h("table", {}, title, h("thead", {}, head), body));
+  /** @param {string[]} columns @param {boolean[]} numeric @param {string[][]} rows @param {number} first */
+  const update = (columns, numeric, rows, first) => {
+    const align = (/** @type {number} */ i) => ({ class: numeric[i] ? "sage-numeric" : null });
+    each(head, columns, (name, i) => `${i} ${numeric[i]} ${name}`, textIn("th", (i) => ({ scope: "col", ...align(i) })));
+    each(body, rows, (_, i) => first + i, () => {
+      const row = h("tr");
+      return {
+        node: row,
+        update: (cells) => each(row, cells, (_, i) => `${i} ${numeric[i]}`, textIn("td", align)),
+      };
+    });
+  };
+  return { node, update };
+}
+
+/** All counters of all operators, for who wants them exactly or cannot see the picture. @returns {Part} */
+function operatorsPart() {
+  const title = h("span"), grid = table("Operators");
+  const node = h("details", {}, h("summary", {}, title), grid.node);
+  const columns = ["Operator", "Kind", "In", "Out", "Rate", "Busy", "Queued", "Errors", "Declared in"];
+  const numeric = columns.map((_, i) => i >= 2 && i <= 7);
+  const draw = (/** @type {Snapshot} */ s) => grid.update(columns, numeric, s.operators.map((op) => [
+    op.name, op.kind, ...words.inAndOut(op), words.rate(op.rate),
+    op.busy === null ? "–" : words.percent(op.busy), words.count(op.queued), words.count(op.errors), op.where ?? "",
+  ]), 0);
+  return {
+    node,
+    update: whenOpen(node, draw, (s) => {
+      set(node, { hidden: !s.operators.length });
+      say(title, words.namedCount(s.operators.length, "operator"));
+    }),
+  };
+}
+
+/** An update that draws the inside of `details` only while it is open.
+ * @param {HTMLDetailsElement} details @param {(s: Snapshot) => void} inside @param {(s: Snapshot) => void} outside */
+function whenOpen(details, inside, outside) {
+  /** @type {Snapshot | null} */
+  let last = null;
+  details.addEventListener("toggle", () => details.open && last && inside(last));
+  return (/** @type {Snapshot} */ s) => {
+    last = s;
+    outside(s);
+    if (details.open) inside(s);
+  };
+}
+
+/** @returns {Part} */
+function servicesPart() {
+  const list = h("ul", { class: "sage-chips", "aria-label": "Services" });
+  const make = () => {
+    const mark = icon("queued"), name = h("strong"), said = h("span", { class: "sage-muted" });
+    const node = h("li", {}, mark.node, name, said);
+    const update = (/** @type {Service} */ service) => {
+      mark.update(service.state);
+      set(node, { "data-state": service.state, title: service.type });
+      say(name, service.name);
+      const calls = service.calls ? words.namedCount(service.calls, "call") : null;
+      say(said, [service.state, calls, service.note].filter(Boolean).join(" · "));
+    };
+    return { node, update };
+  };
+  return {
+    node: list,
+    update(s) {
+      set(list, { hidden: !s.services.length });
+      each(list, s.services, (service) => service.name, make);
+    },
+  };
+}
+
+/** @returns {Part} */
+function resultsPart() {
+  const node = h("div", { class: "sage-results" });
+  return {
+    node,
+    update(s) {
+      set(node, { hidden: !s.results.length });
+      each(node, s.results, (result) => result.name, (result) => resultNode(result.name, ENDED.has(s.status)));
+    },
+  };
+}
+
+/** The rows of one result; new ones are followed unless they all were there from the start.
+ * @param {string} caption @param {boolean} ended */
+function resultNode(caption, ended) {
+  const name = h("strong"), total = h("span", { class: "sage-muted" }), grid = table(`Result ${caption}`);
+  const node = h("div", { class: "sage-result" }, h("div", { class: "sage-heading" }, name, total), grid.node);
+  let seen = ended ? -1 : 0;
+  const update = (/** @type {Result} */ result) => {
+    const draw = () => grid.update(result.columns, result.numeric, result.rows, result.total - result.rows.length);
+    say(name, result.name);
+    say(total, words.showing(result.total, result.rows.length, "item"));
+    set(grid.node, { hidden: !result.rows.length });
+    if (seen < 0 || seen === result.total) draw();
+    else following(grid.node, draw);
+    seen = result.total;
+  };
+  return { node, update };
+}
+
+/** The log. It opens by itself once, at the first error that has no card of its own; warnings only get a badge, because a
+ * panel that opens moves the page. @returns {Part} */
+function logsPart() {
+  const said = h("span", { class: "sage-muted" }), alarm = h("span", { class: "sage-alarm" });
+  const lines = h("div", { class: "sage-lines", tabindex: 0, role: "group", "aria-label": "Log lines" });
+  const summary = h("summary", {}, "Log", said, alarm), node = h("details", {}, summary, lines);
+  let mayOpen = true;
+  summary.addEventListener("click", () => (mayOpen = false));
+  const draw = (/** @type {Snapshot} */ s) => following(lines, () =>
+    each(lines, s.logs, (_, i) => s.log_total - s.logs.length + i, logLine));
+  return {
+    node,
+    update: whenOpen(node, draw, (s) => {
+      const errors = s.logs.filter((log) => ["ERROR", "CRITICAL"].includes(log.level)).length;
+      const warnings = s.logs.filter((log) => log.level === "WARNING").length;
+      set(node, { hidden: !s.log_total });
+      say(said, words.showing(s.log_total, s.logs.length, "line"));
+      const counts = [errors && words.namedCount(errors, "error"), warnings && words.namedCount(warnings, "warning")];
+      say(alarm, counts.filter(Boolean).join(", "));
+      set(alarm, { hidden: !alarm.textContent, "data-level": errors ? "ERROR" : "WARNING" });
+      if (mayOpen && errors && !s.error) {
+        mayOpen = false;
+        node.open = true;
+      }
+    }),
+  };
+}
+
+function logLine() {
+  const parts = ["time", "level", "source", "text"].map((name) => h("span", { class: `sage-log-${name}` }));
+  const node = h("div", {}, ...parts);
+  const update = (/** @type {Log} */ log) => {
+    set(node, { "data-level": log.level });
+    [words.clock(log.time), log.level, log.source, log.text].forEach((text, i) => say(parts[i], text));
+  };
+  return { node, update };
+}
+
+// ------------------------------------------------------------------ the view
+
+const ANSWER_MS = 4000;
+const TICK_MS = 250;
+
+/** Shows a job in `el`. `onCommand` gets what the reader presses, and whether this view is open and in sight.
+ * @param {HTMLElement} el
+ * @param {{onCommand: (command: Command) => void, theme?: "light" | "dark"}} options
+ * @returns {{update: (snapshot: Snapshot) => void, dispose: () => void}} */
+export function mountJob(el, { onCommand, theme }) {
+  const id = `view-${Math.random().toString(36).slice(2, 10)}`;
+  const parts = [headerPart(press), factsPart(), errorPart(), notesPart(), picturePart(), operatorsPart(), servicesPart(),
+    resultsPart(), logsPart()];
+  const status = h("div", { class: "sage-unseen", role: "status", "aria-live": "polite" });
+  const root = h("section", { class: "sage-job", role: "region", tabindex: -1, "data-theme": theme ?? null, hidden: true },
+    ...parts.map((part) => part.node), status);
+  el.append(root);
+
+  /** @type {Snapshot | null} */
+  let latest = null;
+  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0;
+  /** @type {string | null} */
+  let pending = null;
+
+  /** @returns {Live} */
+  function live() {
+    const now = performance.now();
+    const ticks = latest !== null && ["starting", "running", "stopping"].includes(latest.status);
+    const elapsed = (latest?.elapsed ?? 0) + (ticks ? (now - seenAt) / 1000 : 0);
+    return { pending, elapsed, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
+  }
+
+  /** @param {"stop" | "pause" | "resume"} command */
+  function press(command) {
+    const usable = command === "stop" ? latest?.status !== "stopping" && pending !== "stop"
+      : pending === null && latest?.status === (command === "pause" ? "running" : "paused");
+    if (!latest || !usable) return;
+    pending = command;
+    pressedAt = performance.now();
+    draw();
+    onCommand({ command });
+  }
+
+  function draw() {
+    frame = 0;
+    if (!latest) return;
+    const hadFocus = root.contains(document.activeElement);
+    const now = live();
+    const shown = pending === "stop" ? "stopping" : latest.status;
+    root.hidden = false;
+    for (const part of parts) part.update(latest, now);
+    set(root, { "data-status": shown, "aria-label": `Job ${latest.name}` });
+    if (shown !== drawn) say(status, announcement(latest, shown));
+    drawn = shown;
+    // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.
+    if (hadFocus && ENDED.has(latest.status) && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
+  }
+
+  function schedule() {
+    if (visible && !frame) frame = requestAnimationFrame(draw);
+  }
+
+  function look() {
+    const now = inSight && document.visibilityState === "visible";
+    if (now === visible) return;
+    visible = now;
+    onCommand({ command: "view", id, visible });
+    schedule();
+  }
+
+  const observer = new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    look();
+  }, { rootMargin: "200px" });
+  observer.observe(el);
+  document.addEventListener("visibilitychange", look);
+  const timer = setInterval(() => {
+    if (visible && latest && !frame && !ENDED.has(latest.status)) for (const part of parts.slice(0, 2)) part.update(latest, live());
+  }, TICK_MS);
+  onCommand({ command: "view", id, open: true });
+
+  return {
+    update(snapshot) {
+      latest = snapshot;
+      seenAt = performance.now();
+      const waitsOn = { stop: ["created", "queued", "starting", "running", "paused"], pause: ["running"], resume: ["paused"] };
+      if (pending && !waitsOn[/** @type {keyof waitsOn} */ (pending)].includes(snapshot.status)) pending = null;
+      schedule();
+    },
+    dispose() {
+      if (!root.isConnected && !root.parentNode) return;
+      clearInterval(timer);
+      cancelAnimationFrame(frame);
+      observer.disconnect();
+      document.removeEventListener("visibilitychange", look);
+      root.remove();
+      onCommand({ command: "view", id, open: false });
+    },
+  };
+}
+
+/** What a screen reader says when the state changes; counters are never announced. @param {Snapshot} s @param {string} shown */
+function announcement(s, shown) {
+  const cause = shown === "failed" && s.error ? `: ${s.error.type}: ${s.error.message}` : "";
+  return `Job ${s.name}: ${words.stateWord(shown).toLowerCase()}${cause}`;
+}
+
+/** The widget. @typedef {{get: (name: string) => any, on: (event: string, f: () => void) => void,
+ *   off: (event: string, f: () => void) => void, send: (content: any) => void}} Model
+ * @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */
+function render({ model, el, signal }) {
+  const job = mountJob(el, { onCommand: (command) => model.send(command) });
+  const draw = () => model.get("snapshot")?.uuid && job.update(model.get("snapshot"));
+  model.on("change:snapshot", draw);
+  draw();
+  const end = () => {
+    model.off("change:snapshot", draw);
+    job.dispose();
+  };
+  signal?.addEventListener("abort", end, { once: true });
+  return end; // anywidget before 0.10 passes no signal
+}
+
+export default { render };

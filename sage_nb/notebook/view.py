@@ -1,0 +1,208 @@
+"""The live view of a job in a cell.
+
+One widget model per job. A single thread, the pump, sends each live job's whole snapshot, the newest one only:
+eight times a second at most, less often when there are many jobs or when no view is in sight. It lives as long as
+there is a job to watch. When a job ends, its view gets the last snapshot, and the cell's output is replaced by HTML
+and text, which need no kernel.
+
+Flow control. Nothing is queued: a snapshot is made when it is sent, so that a slow page gets fewer of them and none
+that is old. The views say whether they are in sight (`{command: "view", id, visible}`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from sage_nb.engine.dispatcher import ENDED
+from sage_nb.errors import JobStateError
+from sage_nb.jobs.job import Job
+from sage_nb.jobs.snapshot import JobSnapshot
+from sage_nb.notebook.html import render_html
+from sage_nb.notebook.text import render_text
+
+__all__ = ["JobView", "show_job", "static_bundle"]
+
+_STATIC = Path(__file__).parent / "static"
+_INTERVAL = 0.125
+_MESSAGES_PER_SECOND = 60
+_OUT_OF_SIGHT = 1.0
+_KEPT_VIEWS = 30
+
+
+def static_bundle(snapshot: JobSnapshot) -> dict[str, Any]:
+    """The mime bundle that needs no kernel: HTML and text."""
+    return {"text/html": render_html(snapshot), "text/plain": render_text(snapshot)}
+
+
+class JobWidget(anywidget.AnyWidget):
+    """The widget's model: the snapshot, and the commands of its views."""
+
+    _esm = _STATIC / "jobview.js"
+    _css = _STATIC / "jobview.css"
+    snapshot = traitlets.Dict().tag(sync=True)
+
+
+class JobView:
+    """One job shown in one cell."""
+
+    def __init__(self, job: Job, shell: Any) -> None:
+        self.job = job
+        self._shell = shell
+        self._display_id = uuid.uuid4().hex
+        self._visible: dict[str, bool] = {}
+        self._last: float = 0.0
+        self._ended = False
+        self._widget = JobWidget(snapshot=job.snapshot().to_dict())
+        self._widget.on_msg(self._on_message)
+
+    def show(self) -> None:
+        """Put the view below the running cell, and keep it up to date from now on."""
+        snapshot = self.job.snapshot()
+        bundle = {
+            "application/vnd.jupyter.widget-view+json": {
+                "version_major": 2,
+                "version_minor": 1,
+                "model_id": self._widget.model_id,
+            },
+            **static_bundle(snapshot),
+        }
+        self._publish(bundle, update=False)
+        _pump.add(self)
+
+    def due(self, live: int) -> float:
+        """The moment, on the monotonic clock, at which the next snapshot may go out."""
+        in_sight = not self._visible or any(self._visible.values())
+        interval = max(_INTERVAL, live / _MESSAGES_PER_SECOND) if in_sight else _OUT_OF_SIGHT
+        return self._last + interval
+
+    def send(self) -> bool:
+        """Send the newest snapshot. True where it was the last one."""
+        ended = self.job.status in ENDED
+        snapshot = self.job.snapshot()
+        self._last = time.monotonic()
+        self._widget.snapshot = snapshot.to_dict()
+        if ended:
+            self._ended = True
+            self._publish(static_bundle(snapshot), update=True)
+        return ended
+
+    def settled(self) -> None:
+        """The job has ended and now its kept services are stopped as well: say so in the cell."""
+        if self._ended and self.job.snapshot().services:
+            self._publish(static_bundle(self.job.snapshot()), update=True)
+
+    def close(self) -> None:
+        """Send nothing more, and let go of the widget's model."""
+        _pump.drop(self)
+        self._ended = False
+        self._widget.close()
+
+    def _publish(self, bundle: dict[str, Any], *, update: bool) -> None:
+        self._shell.display_pub.publish(
+            data=bundle,
+            metadata={"sage_nb": {"job": self.job.uuid}},
+            transient={"display_id": self._display_id},
+            update=update,
+        )
+
+    def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        """A command of a view. It may come on any thread, so nothing here waits."""
+        command = content.get("command") if isinstance(content, dict) else None
+        if command == "view":
+            self._view_changed(content)
+        elif command == "stop":
+            self.job.request_stop()
+        elif command in ("pause", "resume"):
+            with suppress(JobStateError):  # the job went on meanwhile; the next snapshot says so
+                self.job.pause() if command == "pause" else self.job.resume()
+        _pump.wake()
+
+    def _view_changed(self, content: dict[str, Any]) -> None:
+        key = str(content.get("id"))
+        if content.get("open") is False:
+            self._visible.pop(key, None)
+        else:
+            self._visible[key] = content.get("visible", True) is not False
+
+
+class _Pump:
+    """Sends the snapshots of all live views from one thread, which ends with the last live job."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: list[JobView] = []
+        self._kept: list[JobView] = []
+        self._woken = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, view: JobView) -> None:
+        view.job._listen(partial(self._status_changed, view))
+        with self._lock:
+            self._live.append(view)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sage_nb views", daemon=True)
+                self._thread.start()
+        self.wake()
+
+    def drop(self, view: JobView) -> None:
+        with self._lock:
+            self._live = [other for other in self._live if other is not view]
+            self._kept = [other for other in self._kept if other is not view]
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def _status_changed(self, view: JobView, job: Job) -> None:
+        self.wake()
+        if job._dispatcher.clean.is_set():
+            view.settled()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._live:
+                    self._thread = None
+                    return
+                live = list(self._live)
+            self._woken.clear()
+            now = time.monotonic()
+            for view in live:
+                if view.job.status in ENDED or now >= view.due(len(live)):
+                    self._send(view)
+            wait = min((view.due(len(live)) for view in live), default=now) - time.monotonic()
+            if wait > 0:
+                self._woken.wait(wait)
+
+    def _send(self, view: JobView) -> None:
+        if view.send():
+            with self._lock:
+                if view not in self._live:
+                    return
+                self._live.remove(view)
+                self._kept.append(view)
+                gone = self._kept[:-_KEPT_VIEWS]
+                del self._kept[:-_KEPT_VIEWS]
+            for old in gone:
+                old.close()
+
+
+_pump = _Pump()
+
+
+def show_job(job: Job, shell: Any, *, live: bool) -> JobView | None:
+    """Show a job below the running cell: as a live view, or as it is now."""
+    if live and job.status not in ENDED:
+        view = JobView(job, shell)
+        view.show()
+        return view
+    shell.display_pub.publish(data=static_bundle(job.snapshot()), metadata={"sage_nb": {"job": job.uuid}})
+    return None

@@ -1,0 +1,202 @@
+"""How numbers, durations and states are said, and how wide text is drawn.
+
+`static/jobview.js` says the same things by the same rules; `tests/browser/test_jobview.py` holds the two together.
+Rounding is therefore done on integers: the two languages round halves differently when they format a fraction.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import unicodedata
+
+from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
+
+__all__ = [
+    "MARKS",
+    "cell_width",
+    "clock",
+    "count",
+    "duration",
+    "ends_in",
+    "facts",
+    "fit",
+    "flow",
+    "in_and_out",
+    "is_active",
+    "named_count",
+    "percent",
+    "plain",
+    "rate",
+    "shortened",
+    "showing",
+    "state_word",
+]
+
+MARKS = {
+    "created": "○",
+    "queued": "○",
+    "starting": "◌",
+    "running": "►",
+    "paused": "‖",
+    "stopping": "◌",
+    "restarting": "◌",
+    "completed": "✓",
+    "failed": "✗",
+    "stopped": "■",
+}
+"""The mark of every state; none of them is drawn as an emoji anywhere."""
+
+_WORDS = {"created": "Not started"}
+_ENDED = frozenset({"completed", "failed", "stopped"})
+_SINKS = frozenset({"sink", "print", "collect", "show"})
+_BACKENDS = {"threads": "", "processes": "in processes", "ray": "on Ray"}
+_OTHER_SPACES = frozenset("\t\n\v\f\r\u2028\u2029\ufeff")
+_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def state_word(status: str) -> str:
+    """What a state is called."""
+    return _WORDS.get(status, status[:1].upper() + status[1:])
+
+
+def is_active(status: str) -> bool:
+    """Whether a job in this state can still change."""
+    return status not in _ENDED
+
+
+def count(n: int) -> str:
+    """`1234567` as `1,234,567`."""
+    return f"{n:,}"
+
+
+def named_count(n: int, noun: str) -> str:
+    """`1 item`, `2,000 items`."""
+    return f"{count(n)} {noun}" if n == 1 else f"{count(n)} {noun}s"
+
+
+def showing(total: int, shown: int, noun: str) -> str:
+    """`3 items`, or `1,234 items, showing the last 20`."""
+    said = named_count(total, noun)
+    return said if shown >= total else f"{said}, showing the last {count(shown)}"
+
+
+def shortened(n: float) -> str:
+    """A number in two or three figures: `8.4`, `812`, `8.1 k`, `80 k`, `1.2 M`."""
+    for unit in ("", " k", " M", " G"):
+        if n < 9.95:
+            tenths = math.floor(n * 10 + 0.5)
+            return f"{tenths // 10}.{tenths % 10}{unit}" if tenths % 10 else f"{tenths // 10}{unit}"
+        if n < 999.5:
+            return f"{math.floor(n + 0.5)}{unit}"
+        n /= 1000
+    return f"{math.floor(n + 0.5):,} T"
+
+
+def rate(per_second: float) -> str:
+    """Items per second: `0/s`, `2.5/s`, `812/s`, `80 k/s`."""
+    return "< 0.1/s" if 0 < per_second < 0.05 else f"{shortened(per_second)}/s"
+
+
+def percent(fraction: float) -> str:
+    """`0.625` as `62 %`; it says `100 %` only when nothing is left."""
+    return f"{math.floor(min(max(fraction, 0.0), 1.0) * 100)} %"
+
+
+def duration(seconds: float) -> str:
+    """A length of time: `20 ms`, `3.2 s`, `42 s`, `1 min 04 s`, `2 h 05 min`, `3 d 04 h`."""
+    if seconds < 0.0995:
+        ms = math.floor(max(seconds, 0.0) * 1000 + 0.5)
+        return f"{ms} ms" if ms else "0 s"
+    if seconds < 9.95:
+        tenths = math.floor(seconds * 10 + 0.5)
+        return f"{tenths // 10}.{tenths % 10} s"
+    whole = math.floor(seconds)
+    if whole < 60:
+        return f"{max(whole, 10)} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def ends_in(eta: float) -> str:
+    """How long the rest will take: `about 40 s left`."""
+    whole = math.ceil(eta)
+    if whole < 1:
+        return "almost done"
+    return f"about {whole} s left" if whole < 60 else f"about {duration(whole)} left"
+
+
+def clock(epoch: float) -> str:
+    """The local time of day of a log line."""
+    return time.strftime("%H:%M:%S", time.localtime(epoch))
+
+
+def flow(op: OperatorView) -> str:
+    """An operator's counter: one number, or `in → out` where they differ. In and out are shortened when they get long."""
+    if op.kind == "source":
+        return count(op.items_out)
+    if op.kind in _SINKS or op.items_in == op.items_out:
+        return count(op.items_in)
+    say = shortened if max(op.items_in, op.items_out) >= 1_000_000 else count
+    return f"{say(op.items_in)} → {say(op.items_out)}"
+
+
+def in_and_out(op: OperatorView) -> tuple[str, str]:
+    """An operator's two counters; a dash where there is nothing to count."""
+    got = "–" if op.kind == "source" else count(op.items_in)
+    return got, "–" if op.kind in _SINKS else count(op.items_out)
+
+
+def facts(snapshot: JobSnapshot) -> list[str]:
+    """What is said of the whole job beside its state: elapsed time, items, rate, backend."""
+    items = named_count(snapshot.items, "item")
+    if snapshot.total is not None and snapshot.total != snapshot.items:
+        items = f"{count(snapshot.items)} of {named_count(snapshot.total, 'item')}"
+    speed = rate(snapshot.rate) if is_active(snapshot.status) else f"{rate(snapshot.rate)} on average"
+    backend = _BACKENDS.get(snapshot.backend, snapshot.backend)
+    return [duration(snapshot.elapsed), items, speed if snapshot.items else "", backend]
+
+
+def plain(text: str, *, lines: bool = False) -> str:
+    """`text` without what would steer a terminal, turn the reading direction or break an XML file.
+
+    White space becomes one space each, other control characters and lone surrogates `\N{REPLACEMENT CHARACTER}`;
+    line feeds and tabs stay where `lines` is set.
+    """
+    return "".join(ch if lines and ch in "\n\t" else _plain_char(ch) for ch in text)
+
+
+def _plain_char(ch: str) -> str:
+    category = unicodedata.category(ch)
+    if category == "Zs" or ch in _OTHER_SPACES:
+        return " "
+    if ch in _DIRECTION_MARKS:
+        return ""
+    return "\N{REPLACEMENT CHARACTER}" if category in ("Cc", "Cs") or ch in "\ufffe\uffff" else ch
+
+
+def cell_width(text: str) -> int:
+    """How many columns of a terminal `text` takes: wide East Asian characters take two, combining marks none."""
+    return len(text) if text.isascii() else sum(map(_char_width, text))
+
+
+def _char_width(ch: str) -> int:
+    if unicodedata.combining(ch) or unicodedata.category(ch) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(ch) in "WF" else 1
+
+
+def fit(text: str, width: int) -> str:
+    """`text`, cut with an ellipsis where it takes more than `width` columns."""
+    if cell_width(text) <= width:
+        return text
+    kept, left = [], width - 1
+    for ch in text:
+        left -= _char_width(ch)
+        if left < 0:
+            break
+        kept.append(ch)
+    return "".join(kept).rstrip() + "…" if width > 0 else ""

@@ -1,0 +1,46 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernels import Kernel
+from tests.leaks import Leaks
+
+HERE = Path(__file__).parent
+# Tests of these run pipelines in this process, and each must leave it as it was.
+CHECKED_FOR_LEAKS = {"engine", "jobs", "pipeline"}
+
+
+@pytest.fixture
+def leaks() -> Iterator[Leaks]:
+    """Fails the test when threads or open files that it made outlive it by 2 s; `leaks.check()` looks in between."""
+    before = Leaks()
+    yield before
+    before.check()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_running(request: pytest.FixtureRequest) -> None:
+    if request.path.relative_to(HERE).parts[0] in CHECKED_FOR_LEAKS:
+        request.getfixturevalue("leaks")
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[Callable[..., Kernel]]:
+    """Starts a kernel at each call, with `Kernel`'s keywords; all are ended after the test."""
+    started: list[Kernel] = []
+
+    def start(**options: Any) -> Kernel:
+        folder = tmp_path / f"kernel{len(started)}"
+        folder.mkdir()
+        started.append(Kernel(folder, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.shutdown()
