@@ -169,7 +169,16 @@ class Dispatcher:
             self.say(f"nothing takes the items of {name!r}: add sink(), collect(), show() or print()", "WARNING")
         if self._timeout is not None:
             self._watch()
-        self._worker = self._thread(self._work, "job")
+        try:
+            self._worker = self._thread(self._work, "job")
+        except BaseException as exc:  # an interrupt, or no thread to be had: leave nothing half-started
+            if any(thread.ident is not None for thread in self._threads):
+                self.stop(SOURCE_GRACE)
+            else:
+                with self._lock:
+                    self.error, self._outcome = exc, "failed"
+                    self._end()
+            raise
 
     def pause(self) -> None:
         """Hold every loop before its next item. Raises `JobStateError` where the job is not running."""

@@ -11,7 +11,7 @@ from typing import Any, Self, get_args
 from sage_nb.engine.dispatcher import Cleanup
 from sage_nb.engine.plan import make_plan, unsunk
 from sage_nb.errors import JobStateError, PipelineError, SubmitError
-from sage_nb.jobs.job import Job
+from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.manager import JobManager, default_manager
 from sage_nb.pipeline.environment import BaseEnvironment, did_you_mean
 from sage_nb.pipeline.sources import IterableSource
@@ -73,8 +73,12 @@ class LocalEnvironment(BaseEnvironment):
         """
         __tracebackhide__ = True
         wait = autostop if wait is None else wait
-        job = self._submit(autostop, timeout, cleanup)
-        return job.wait() if wait else job
+        try:
+            job = self._submit(autostop, timeout, cleanup)
+            return job.wait() if wait else job
+        except KeyboardInterrupt:  # it may come before `wait` is there to take it
+            self.stop(INTERRUPT_GRACE)
+            raise
 
     async def submit_async(
         self,
@@ -115,7 +119,8 @@ class LocalEnvironment(BaseEnvironment):
             self._use_up_iterators()
             manager = manager or default_manager()
             self._manager = manager
-            self._job = manager._start(self, autostop, timeout, cleanup, name or self.name)  # type: ignore[arg-type]
+            self._job = manager._make(self, autostop, timeout, cleanup, name or self.name)  # type: ignore[arg-type]
+            self._job._dispatcher.start()
             self._used.update({key: self._job.uuid for key, uid in self._used.items() if not uid})
             return self._job
 

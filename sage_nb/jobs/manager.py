@@ -76,7 +76,7 @@ class JobManager:
         job = env._submit(autostop, timeout, cleanup, name, self)
         return job.wait() if autostop else job
 
-    def _start(self, env: LocalEnvironment, autostop: bool, timeout: float | None, cleanup: Cleanup, name: str) -> Job:
+    def _make(self, env: LocalEnvironment, autostop: bool, timeout: float | None, cleanup: Cleanup, name: str) -> Job:
         info = JobInfo(str(uuid.uuid4()), name, env.name, autostop=autostop)
         reference: list[Job] = []
         dispatcher = Dispatcher(
@@ -97,7 +97,6 @@ class JobManager:
             self._handles[info.uuid] = job
             self._forget_oldest()
         _at_exit(self)
-        dispatcher.start()
         return job
 
     def _forget_oldest(self) -> None:

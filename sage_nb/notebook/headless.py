@@ -6,11 +6,10 @@ There, what comes after the cell's end is lost, and a failed job must fail the c
 from __future__ import annotations
 
 import sys
-import time
 import uuid
 from typing import Any
 
-from sage_nb.jobs.job import INTERRUPT_GRACE, Job
+from sage_nb.jobs.job import Job
 from sage_nb.notebook.kernel import Cell
 from sage_nb.notebook.text import render_line, render_text
 from sage_nb.notebook.view import static_bundle
@@ -24,22 +23,18 @@ _UPDATE_EVERY = 2.0
 def wait_at_cell_end(job: Job, shell: Any, cell: Cell) -> None:
     """Show the job until it ends. Raises the job's exception where it failed."""
     __tracebackhide__ = True
-    try:
-        if cell.kernel:
-            _wait_in_kernel(job, shell)
-        else:
-            _wait_in_terminal(job)
-    except KeyboardInterrupt:
-        job.stop(INTERRUPT_GRACE)
-        raise
+    if cell.kernel:
+        _wait_in_kernel(job, shell)
+    else:
+        _wait_in_terminal(job)
     job.wait()
 
 
 def _wait_in_kernel(job: Job, shell: Any) -> None:
     display_id = uuid.uuid4().hex
-    began, update = time.monotonic(), False
+    update = False
     while True:
-        ended = job._dispatcher.done.wait(_UPDATE_EVERY if update else _FIRST_UPDATE if began else 0)
+        ended = job._dispatcher.done.wait(_UPDATE_EVERY if update else _FIRST_UPDATE)
         shell.display_pub.publish(
             data=static_bundle(job.snapshot()),
             metadata={"sage_nb": {"job": job.uuid}},

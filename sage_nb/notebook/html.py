@@ -1,10 +1,10 @@
 """A job as HTML that needs nothing but itself: what a saved notebook shows.
 
-It is read where nothing can be relied on. JupyterLab takes `<style>`, `<svg>` and `aria-*` out of notebooks that it does
-not trust; GitHub takes out `style=` as well. So looks are inline, the picture is an `<img>` with its content in its
-address, whose text says the same, and what remains without any style is still headings, tables and `<details>` in the
-order in which they should be read. No colour of text or page is set, so that every theme's own is used: lines and tints
-are half transparent, the marks of states are of a middle brightness.
+It is read where nothing can be relied on. JupyterLab takes `<style>`, `<svg>` and `aria-*` out of notebooks that it
+does not trust; GitHub takes out `style=` as well. So looks are inline, the picture is an `<img>` with its content in
+its address, whose text says the same, and what remains without any style is still headings, tables and `<details>`
+in the order in which they should be read. No colour of text or page is set, so that every theme's own is used: lines
+and tints are half transparent, the marks of states are of a middle brightness.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from html import escape
 
 from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, OperatorView, ResultView, ServiceView
 from sage_nb.notebook import words
-from sage_nb.notebook.picture import pipeline_alt, pipeline_svg
+from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg
 
 __all__ = ["render_html"]
 
@@ -48,7 +48,7 @@ def render_html(snapshot: JobSnapshot) -> str:
         *(_result(result) for result in snapshot.results),
         *([_logs(snapshot)] if snapshot.log_total else []),
     ]
-    frame = f"margin:2px 0;padding:12px 16px;border:{_LINE};border-radius:8px;font-size:13px;line-height:1.45;text-align:left"
+    frame = f"margin:2px 0;padding:12px 16px;border:{_LINE};border-radius:8px;font-size:13px;line-height:1.45"
     return _div("\n".join(parts), frame)
 
 
@@ -90,7 +90,8 @@ def _header(snapshot: JobSnapshot) -> Iterable[str]:
 
 def _error(error: ErrorView) -> str:
     message = f": {_lines(error.message)}" if error.message else ""
-    places = [f"in {error.operator}" if error.operator else None, error.where, f"item {error.item}" if error.item else None]
+    where = f"in {error.operator}" if error.operator else None
+    places = [where, error.where, f"item {error.item}" if error.item else None]
     mark = _span("✗", f"color:rgb({_RED})")
     parts = [_div(f"{mark} <strong>{_text(error.type)}</strong>{message}", "margin:0;white-space:pre-wrap")]
     if any(places):
@@ -126,10 +127,11 @@ def _details(summary: str, content: str) -> str:
 
 
 def _operators(snapshot: JobSnapshot) -> Iterable[str]:
+    width, _ = pipeline_size(snapshot)
     data = base64.b64encode(pipeline_svg(snapshot).encode()).decode()
     image = (
         f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(pipeline_alt(snapshot))}" '
-        f'style="display:block;max-width:none;margin:0">'
+        f'style="display:block;width:100%;min-width:{width * 85 // 100}px;max-width:{width}px;height:auto;margin:0">'
     )
     yield _div(image, "margin:6px 0 0;overflow:auto")
     columns = ("Operator", "Kind", "In", "Out", "Rate", "Errors", "Declared in")

@@ -12,11 +12,11 @@ from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_ar
 
 from sage_nb.errors import SageError
 from sage_nb.jobs.environment import LocalEnvironment
-from sage_nb.jobs.job import Job
+from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.manager import JobManager, default_manager
 from sage_nb.notebook.cells import run_body
 from sage_nb.notebook.headless import wait_at_cell_end
-from sage_nb.notebook.kernel import current_cell
+from sage_nb.notebook.kernel import Cell, current_cell
 from sage_nb.notebook.listing import jobs_bundle
 from sage_nb.notebook.view import JobView, show_job, static_bundle
 
@@ -101,6 +101,15 @@ class SageMagics(Magics):
             job = env._submit(args.wait, args.timeout, args.cleanup)
         except SageError as exc:
             raise UsageError(self._one_line(exc)) from None
+        try:
+            self._follow(job, args, here)
+        except KeyboardInterrupt:
+            job.stop(INTERRUPT_GRACE)
+            raise
+
+    def _follow(self, job: Job, args: argparse.Namespace, here: Cell) -> None:
+        """Show the job, and wait for it where the cell has to."""
+        __tracebackhide__ = True
         if args.output:
             self.shell.user_ns[args.output] = job
         view = show_job(job, self.shell, live=True) if here.watched else None

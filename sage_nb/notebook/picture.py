@@ -19,7 +19,7 @@ from html import escape
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 from sage_nb.notebook import words
 
-__all__ = ["Box", "Edge", "Picture", "layout", "pipeline_alt", "pipeline_svg"]
+__all__ = ["Box", "Edge", "Picture", "layout", "pipeline_alt", "pipeline_size", "pipeline_svg"]
 
 WIDTH, HEIGHT = 148, 62
 GAP_X, GAP_Y, PAD = 36, 18, 12
@@ -170,13 +170,20 @@ def pipeline_alt(snapshot: JobSnapshot) -> str:
     return f"Pipeline of {words.named_count(len(snapshot.operators), 'operator')}: {said}"
 
 
-def pipeline_svg(snapshot: JobSnapshot) -> str:
-    """The picture as an SVG file that can be read on white and on dark pages."""
+def pipeline_size(snapshot: JobSnapshot) -> tuple[int, int]:
+    """Width and height of the SVG file in pixels."""
     picture = layout(snapshot)
     # The padding at the sides is for edges that lead back; without one the boxes begin where the page's text does.
     side = 0 if any(edge.back for edge in picture.edges) else PAD - 1
-    width = max(picture.width - 2 * side, 0)
-    size = f'width="{width}" height="{picture.height}" viewBox="{side} 0 {width} {picture.height}"'
+    return max(picture.width - 2 * side, 0), picture.height
+
+
+def pipeline_svg(snapshot: JobSnapshot) -> str:
+    """The picture as an SVG file that can be read on white and on dark pages."""
+    picture = layout(snapshot)
+    width, height = pipeline_size(snapshot)
+    side = (picture.width - width) // 2
+    size = f'width="{width}" height="{height}" viewBox="{side} 0 {width} {height}"'
     return "".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONT}">',

@@ -187,7 +187,8 @@ def _result(result: ResultView, width: int) -> Iterator[str]:
 
 
 def _error(error: ErrorView, width: int) -> Iterator[str]:
-    first, *more = words.plain(f"{error.type}: {error.message}" if error.message else error.type, lines=True).split("\n")
+    cause = f"{error.type}: {error.message}" if error.message else error.type
+    first, *more = words.plain(cause, lines=True).split("\n")
     yield from _wrapped(f"✗ {first}", width, 2)
     for line in more:
         yield from _wrapped(f"  {line.expandtabs(4)}", width, 2)

@@ -135,7 +135,7 @@ def clock(epoch: float) -> str:
 
 
 def flow(op: OperatorView) -> str:
-    """An operator's counter: one number, or `in → out` where they differ. In and out are shortened when they get long."""
+    """An operator's counter: one number, or `in → out` where they differ, shortened when they are long."""
     if op.kind == "source":
         return count(op.items_out)
     if op.kind in _SINKS or op.items_in == op.items_out:

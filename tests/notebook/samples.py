@@ -349,10 +349,7 @@ _RESULTS = JobSnapshot(
             columns=("document",),
             numeric=(False,),
             rows=(
-                (
-                    "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor\nut labore. "
-                    * 3,
-                ),
+                ("Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor\nut labore. " * 3,),
             ),
         ),
         ResultView(name="empty", kind="collect", total=0, columns=(), numeric=(), rows=()),

@@ -130,6 +130,7 @@ const GAP_X = 36, GAP_Y = 18, PAD = 12;
 const CORNER = 8, END_CORNER = 24;
 const TEXT_MARGIN = 14, END_TEXT_MARGIN = 20;
 const NAME_SIZE = 12;
+const SMALLEST = 0.85;
 
 /** @typedef {ReturnType<typeof boxOf>} Box */
 /** @typedef {ReturnType<typeof edgeOf>} Edge */
@@ -332,30 +333,29 @@ function icon(state) {
 
 /** Name, state, buttons. @param {(command: "stop" | "pause" | "resume") => void} press @returns {Part} */
 function headerPart(press) {
-  const mark = icon("queued"), word = h("span"), name = h("span", { class: "sage-name" });
+  const state = icon("queued"), word = h("span"), name = h("span", { class: "sage-name" });
   const id = h("code", { class: "sage-id", title: "The job's id: this much of it is enough to name the job" });
   const pause = button(), stop = button();
   let turn = /** @type {"pause" | "resume"} */ ("pause");
   pause.node.addEventListener("click", () => press(turn));
   stop.node.addEventListener("click", () => press("stop"));
   const node = h("header", { class: "sage-header" },
-    h("span", { class: "sage-state" }, mark.node, word), h("span", { class: "sage-title" }, name, id),
+    h("span", { class: "sage-state" }, state.node, word), h("span", { class: "sage-title" }, name, id),
     h("span", { class: "sage-buttons" }, pause.node, stop.node));
   return {
     node,
     update(s, live) {
       const ended = ENDED.has(s.status), stopping = s.status === "stopping" || live.pending === "stop";
       const shown = stopping && !ended ? "stopping" : s.status;
-      mark.update(shown);
+      state.update(shown);
       say(word, words.stateWord(shown));
       say(name, s.name);
       set(name, { title: s.name });
       say(id, s.uuid.slice(0, 8));
       turn = s.status === "paused" ? "resume" : "pause";
       const turning = live.pending === "pause" || live.pending === "resume";
-      const label = { pause: "Pause", resume: "Resume" }[turn];
-      pause.update(turning ? label.slice(0, 5) + (turn === "pause" ? "ing…" : "…") : label, turn === "pause" ? "paused" : "running",
-        turning || stopping || !["running", "paused"].includes(s.status));
+      const [label, later, mark] = turn === "pause" ? ["Pause", "Pausing…", "paused"] : ["Resume", "Resuming…", "running"];
+      pause.update(turning ? later : label, mark, turning || stopping || !["running", "paused"].includes(s.status));
       stop.update(stopping ? "Stopping…" : "Stop", "stopped", stopping);
       set(pause.node.parentElement ?? node, { hidden: ended });
     },
@@ -472,7 +472,10 @@ function picturePart() {
     update(s) {
       const picture = layout(s), { width, height } = picture;
       set(node, { hidden: !s.operators.length });
-      set(svg, { width, height, viewBox: `0 0 ${width} ${height}`, "aria-label": pictureAlt(s) });
+      set(svg, { viewBox: `0 0 ${width} ${height}`, "aria-label": pictureAlt(s) });
+      // A picture that is a little too wide shrinks; one that is much too wide scrolls, and stays legible.
+      svg.style.maxWidth = `${width}px`;
+      svg.style.minWidth = `${Math.floor(width * SMALLEST)}px`;
       each(edges, picture.edges, (edge) => edge.key, () => {
         const path = g("path");
         return { node: path, update: ({ path: d, back }) => set(path, { d, "data-back": back }) };
@@ -718,7 +721,7 @@ export function mountJob(el, { onCommand, theme }) {
     const shown = pending === "stop" ? "stopping" : latest.status;
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
-    set(root, { "data-status": shown, "aria-label": `Job ${latest.name}` });
+    set(root, { "data-status": shown, "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     if (shown !== drawn) say(status, announcement(latest, shown));
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.

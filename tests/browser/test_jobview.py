@@ -1,0 +1,429 @@
+"""The live view, drawn by a real browser on a plain page from the samples that the Python views are tested with."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+import sage_nb.notebook
+from sage_nb.notebook import picture, words
+from tests.notebook.samples import SAMPLES
+
+STATIC = Path(sage_nb.notebook.__file__).parent / "static"
+
+MOUNT = """async ([code, snapshots]) => {
+  window.module = await import("data:text/javascript;base64," + code);
+  window.commands = [];
+  window.jobs = {};
+  for (const [name, snapshot] of Object.entries(snapshots)) {
+    const el = document.body.appendChild(document.createElement("div"));
+    el.id = name;
+    jobs[name] = module.mountJob(el, {onCommand: (command) => commands.push(command), theme: window.theme});
+    jobs[name].update(snapshot);
+  }
+}"""
+
+
+class View:
+    """A page on which jobs are drawn."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def show(self, *names: str) -> None:
+        """Mount the named samples, each in an element with its name."""
+        code = base64.b64encode((STATIC / "jobview.js").read_bytes()).decode()
+        self.page.evaluate(MOUNT, [code, {name: SAMPLES[name].to_dict() for name in names}])
+        self.drawn()
+
+    def update(self, name: str, **changes: Any) -> None:
+        """Give a mounted job its sample with some changes, and wait until it is drawn."""
+        snapshot = msgspec.structs.replace(SAMPLES[name], **changes)
+        self.page.evaluate("([name, snapshot]) => jobs[name].update(snapshot)", [name, snapshot.to_dict()])
+        self.drawn()
+
+    def drawn(self) -> None:
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def pressed(self) -> list[str]:
+        """The commands that buttons sent."""
+        commands: list[dict[str, Any]] = self.page.evaluate("() => commands")
+        return [command["command"] for command in commands if command["command"] != "view"]
+
+    def said(self) -> list[dict[str, Any]]:
+        """What the views said about themselves, without their ids."""
+        commands: list[dict[str, Any]] = self.page.evaluate("() => commands")
+        assert all(command["id"].startswith("view-") for command in commands if command["command"] == "view")
+        return [
+            {key: value for key, value in command.items() if key not in ("id", "command")}
+            for command in commands
+            if command["command"] == "view"
+        ]
+
+
+@pytest.fixture(params=["light"])
+def view(browser: Browser, request: pytest.FixtureRequest) -> Iterator[View]:
+    """A page with the style sheet, in the theme of the parameter; fails on any error or message in its console."""
+    page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme=request.param)
+    page.set_default_timeout(5_000)
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.set_content("<!doctype html><html lang=en><title>t</title><body style='margin:12px'>")
+    page.add_style_tag(path=STATIC / "jobview.css")
+    page.evaluate("theme => { window.theme = theme }", request.param)
+    yield View(page)
+    page.close()
+    assert problems == []
+
+
+both_themes = pytest.mark.parametrize("view", ["light", "dark"], indirect=True)
+
+# ---------------------------------------------------------------- the same words and the same picture as in Python
+
+NUMBERS = [0, 1, 9, 12, 999, 1_000, 9_949, 9_951, 123_456, 999_499, 999_500, 1_234_567, 10**9, 10**12, 10**16]
+FRACTIONS = [
+    -1.0,
+    0.0004,
+    0.0005,
+    0.01,
+    0.049,
+    0.05,
+    0.0994,
+    0.0996,
+    0.25,
+    0.29,
+    0.35,
+    0.62,
+    2.5,
+    3.25,
+    9.94,
+    9.95,
+    9.96,
+]
+SECONDS = [*FRACTIONS, 10.0, 59.99, 60.0, 64.2, 3599.9, 3600.0, 8105.0, 86_399.0, 86_400.0, 266_400.0]
+
+
+def test_numbers_are_said_as_python_says_them(view: View) -> None:
+    """The live view and the static ones never say the same number in two ways."""
+    view.show("created")
+    calls: list[tuple[str, Any, list[Any]]] = [
+        *(("count", words.count, [n]) for n in NUMBERS),
+        *(("namedCount", words.named_count, [n, "item"]) for n in NUMBERS),
+        *(("showing", words.showing, [n, 20, "line"]) for n in NUMBERS),
+        *(("shortened", words.shortened, [n]) for n in NUMBERS + FRACTIONS[1:]),
+        *(("rate", words.rate, [n]) for n in NUMBERS + FRACTIONS[1:]),
+        *(("percent", words.percent, [f]) for f in FRACTIONS),
+        *(("duration", words.duration, [s]) for s in SECONDS),
+        *(("endsIn", words.ends_in, [s]) for s in SECONDS),
+        *(("stateWord", words.state_word, [state]) for state in words.MARKS),
+        *(("plain", words.plain, [text]) for text in ("a\x1b[3m\r\n\t b\u202ec\u00a0d\x85", "größe 東京 🙂\ufeff")),
+    ]
+    theirs = view.page.evaluate(
+        "calls => calls.map(([name, args]) => module.words[name](...args))", [[name, args] for name, _, args in calls]
+    )
+    ours = [say(*args) for _, say, args in calls]
+    assert list(zip(calls, theirs, strict=True)) == list(zip(calls, ours, strict=True))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_picture_is_the_one_of_python(view: View, name: str) -> None:
+    """Places, outlines, edges, names, counters and facts are the same in both languages, for every sample."""
+    view.show("created")
+    theirs = view.page.evaluate("snapshot => module.layout(snapshot)", SAMPLES[name].to_dict())
+    ours = dataclasses.asdict(picture.layout(SAMPLES[name]))
+    assert theirs == {**ours, "boxes": list(ours["boxes"]), "edges": list(ours["edges"])}
+    facts = view.page.evaluate("snapshot => module.words.facts(snapshot)", SAMPLES[name].to_dict())
+    assert facts == words.facts(SAMPLES[name])
+    counters = view.page.evaluate("snapshot => snapshot.operators.map(module.words.inAndOut)", SAMPLES[name].to_dict())
+    assert counters == [list(words.in_and_out(op)) for op in SAMPLES[name].operators]
+
+
+def test_the_time_of_a_log_line_is_local(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader in the kernel's time zone sees the times that the kernel's text view has."""
+    page = browser.new_page(timezone_id="Asia/Tokyo")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    one = View(page)
+    one.show("created")
+    time.tzset()
+    assert page.evaluate("() => module.words.clock(1763200800.9)") == words.clock(1763200800.9) == "19:00:00"
+    page.close()
+    monkeypatch.undo()
+    time.tzset()
+
+
+# ---------------------------------------------------------------- drawing
+
+
+@both_themes
+@pytest.mark.parametrize("width", [400, 1000])
+def test_every_sample_is_drawn_within_its_width(view: View, width: int) -> None:
+    """No sample writes to the console, and none is wider than its cell."""
+    view.page.set_viewport_size({"width": width, "height": 900})
+    view.show(*SAMPLES)
+    for name, snapshot in SAMPLES.items():
+        root = view.page.locator(f"#{name} > .sage-job")
+        expect(root).to_be_visible()
+        expect(root.locator(".sage-state")).to_have_text(words.state_word(snapshot.status))
+        expect(root.locator(".sage-box")).to_have_count(len(snapshot.operators))
+    assert view.page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+CONTRAST = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (color) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = color;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, below) => top.slice(0, 3).map((c, i) => c * top[3] + below[i] * (1 - top[3]));
+  const light = (rgb) => rgb.map(c => (c /= 255) <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+  const paper = (node) => {
+    if (!node || !node.parentElement) return [255, 255, 255];
+    const shape = node.closest("svg .sage-badge") ? node.parentElement.querySelector("rect")
+      : node.matches?.("svg text") ? node.parentElement.querySelector(".sage-box") : null;
+    const style = getComputedStyle(shape ?? node);
+    const below = shape ? node.closest("svg") : node.parentElement;
+    return over(rgba(shape ? style.fill : style.backgroundColor), paper(below));
+  };
+  const bad = [];
+  for (const node of document.querySelectorAll(".sage-job *")) {
+    const own = [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+    if (!own || !node.getClientRects().length || node.closest(".sage-unseen, title, [aria-disabled]")) continue;
+    const below = paper(node), style = getComputedStyle(node);
+    const text = over(rgba(node.closest("svg") ? style.fill : style.color), below);
+    const [a, b] = [light(text), light(below)].sort((x, y) => y - x);
+    const ratio = (a + .05) / (b + .05);
+    if (ratio < 4.5) bad.push(`${node.getAttribute("class")} ${node.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`);
+  }
+  return [document.querySelectorAll(".sage-job *").length, bad];
+}"""
+
+
+@both_themes
+def test_text_has_the_contrast_that_wcag_asks_for(view: View) -> None:
+    """Every text has 4.5 : 1 or more on what is behind it, also in tints and marked lines (WCAG 2.2, 1.4.3)."""
+    view.show("starting", "running", "paused", "failed", "completed", "stopped")
+    view.page.evaluate("() => document.querySelectorAll('details').forEach(details => { details.open = true })")
+    view.drawn()
+    count, bad = view.page.evaluate(CONTRAST)
+    assert count > 500
+    assert bad == []
+
+
+def test_text_of_the_users_is_never_markup(view: View) -> None:
+    """A script in a name, a result, a log line or an error is shown and does not run."""
+    view.show("hostile")
+    root = view.page.locator("#hostile")
+    view.page.evaluate("() => document.querySelectorAll('details').forEach(details => { details.open = true })")
+    expect(root.locator("td").last).to_contain_text("<script>window.harmed=true</script>")
+    view.page.wait_for_timeout(100)
+    assert root.locator("img, script").count() == 0
+    assert view.page.evaluate("() => window.harmed") is None
+
+
+def test_a_later_snapshot_changes_texts_and_keeps_elements(view: View) -> None:
+    """The same job keeps its buttons, boxes and rows: what changed is only what they say."""
+    view.show("running")
+    view.page.evaluate("""() => document.querySelectorAll(".sage-job *").forEach(node => { node.kept = true })""")
+    results = (msgspec.structs.replace(SAMPLES["running"].results[0], total=1_000_001),)
+    view.update("running", items=800_000, rate=10.0, results=results)
+    expect(view.page.locator(".sage-facts")).to_contain_text("800,000 of 1,250,000 items")
+    new = view.page.evaluate(
+        """() => [...document.querySelectorAll(".sage-job *")].filter(n => !n.kept).map(n => n.tagName)"""
+    )
+    assert new == ["TR", "TD", "TD", "TD", "TD"]  # the one new row; the oldest has gone
+
+
+def test_what_the_reader_opened_selected_and_focused_survives(view: View) -> None:
+    """Updates close no section, clear no selection, and take no focus away."""
+    view.show("running")
+    view.page.get_by_text("6 operators", exact=True).click()
+    view.page.locator(".sage-table").first.focus()
+    view.page.evaluate("() => getSelection().selectAllChildren(document.querySelector('.sage-name'))")
+    for i in range(5):
+        view.update("running", items=800_000 + i, elapsed=30.0 + i)
+    expect(view.page.get_by_role("cell", name="Cell In[3], line 3")).to_be_visible()
+    assert view.page.evaluate("() => getSelection().toString()") == "flight delays"
+    assert view.page.evaluate("() => document.activeElement.className") == "sage-table"
+
+
+def test_new_rows_are_followed_until_the_reader_scrolls_up(view: View) -> None:
+    """A table at its end stays at its end; one that was scrolled stays where it is."""
+    view.show("running")
+    result = SAMPLES["running"].results[0]
+    table = view.page.locator(".sage-result .sage-table")
+    at_end = "node => node.scrollHeight - node.scrollTop - node.clientHeight < 4"
+    assert table.evaluate(at_end)
+    view.update("running", results=(msgspec.structs.replace(result, rows=(*result.rows, result.rows[0])),))
+    assert table.evaluate(at_end)
+    table.evaluate("node => { node.scrollTop = 100 }")
+    view.update(
+        "running",
+        results=(msgspec.structs.replace(result, total=result.total + 1, rows=(*result.rows, *result.rows[:2])),),
+    )
+    assert not table.evaluate(at_end)
+
+
+def test_elapsed_time_goes_on_between_snapshots_only_while_it_passes(view: View) -> None:
+    """A running job's clock ticks on its own; a paused and an ended one's does not."""
+    view.show("running", "paused", "completed")
+    clocks = [view.page.locator(f"#{name} .sage-facts > *").first for name in ("running", "paused", "completed")]
+    expect(clocks[0]).to_have_text("26 s", timeout=4_000)
+    expect(clocks[1]).to_have_text("1 min 04 s")
+    expect(clocks[2]).to_have_text("40 s")
+
+
+def test_only_state_changes_are_announced(view: View) -> None:
+    """A screen reader hears that a job failed, and why; it never hears counters."""
+    view.show("running")
+    status = view.page.get_by_role("status")
+    expect(status).to_have_text("Job flight delays: running")
+    view.page.evaluate("""() => { window.said = 0; new MutationObserver(() => said++).observe(
+      document.querySelector("[role=status]"), {childList: true, characterData: true, subtree: true}) }""")
+    view.update("running", items=900_000)
+    assert view.page.evaluate("() => said") == 0
+    view.update("running", status="failed", error=SAMPLES["failed"].error)
+    expect(status).to_have_text("Job flight delays: failed: ValueError: invalid literal for int() with base 10: ''")
+
+
+def test_the_log_opens_by_itself_only_for_an_error_without_a_card(view: View) -> None:
+    """Warnings get a badge; an error that the error card tells does not move the page a second time."""
+    view.show("running", "failed")
+    for name in ("running", "failed"):
+        assert view.page.locator(f"#{name} details:has(.sage-lines)").get_attribute("open") is None
+    expect(view.page.locator("#running .sage-alarm")).to_have_text("1 warning")
+    view.update("running", logs=SAMPLES["failed"].logs, log_total=22)
+    expect(view.page.get_by_text("parse failed on item 84,211")).to_be_visible()
+
+
+# ---------------------------------------------------------------- commands
+
+
+def test_two_quick_clicks_stop_once(view: View) -> None:
+    """The first click is answered at once in the page and sent; the second does nothing, and neither does Pause."""
+    view.show("running")
+    view.page.get_by_role("button", name="Stop").dblclick()
+    expect(view.page.locator(".sage-state")).to_have_text("Stopping")
+    stop = view.page.get_by_role("button", name="Stopping…")
+    expect(stop).to_be_disabled()
+    expect(view.page.get_by_role("button", name="Pause")).to_be_disabled()
+    view.page.get_by_role("button", name="Pause").click(force=True)
+    assert view.pressed() == ["stop"]
+    view.update("running", status="stopped")
+    expect(view.page.locator(".sage-state")).to_have_text("Stopped")
+    expect(view.page.get_by_role("button")).to_have_count(0)
+
+
+def test_pause_becomes_resume_when_the_job_has_paused(view: View) -> None:
+    """The button says what it will do, and is off while the answer is awaited."""
+    view.show("running")
+    view.page.get_by_role("button", name="Pause").dblclick()
+    expect(view.page.get_by_role("button", name="Pausing…")).to_be_disabled()
+    view.update("running", status="paused")
+    view.page.get_by_role("button", name="Resume").click()
+    view.update("running", status="running")
+    expect(view.page.get_by_role("button", name="Pause")).to_be_enabled()
+    assert view.pressed() == ["pause", "resume"]
+
+
+def test_buttons_stay_where_they_are(view: View) -> None:
+    """Whatever the counters and labels say, a click hits the button that it was meant for."""
+    view.show("running")
+    places = []
+    for changes in ({}, {"items": 10**12, "elapsed": 1e6}, {"status": "paused"}, {"status": "stopping"}):
+        view.update("running", **changes)
+        places.append([button.bounding_box() for button in view.page.get_by_role("button").all()])
+    assert places == [places[0]] * 4
+
+
+def test_buttons_work_with_the_keyboard_and_leave_the_focus_in_the_job(view: View) -> None:
+    """After Stop by keyboard the focus is still in the job when the buttons are gone."""
+    view.show("running")
+    view.page.get_by_role("button", name="Stop").focus()
+    view.page.keyboard.press("Enter")
+    view.update("running", status="stopped")
+    assert view.pressed() == ["stop"]
+    assert view.page.evaluate("() => document.activeElement.className") == "sage-job"
+
+
+def test_a_view_says_when_it_is_open_and_in_sight(view: View) -> None:
+    """The kernel hears of opening, of leaving and entering the screen, and of closing; nothing else is said."""
+    view.show("completed")
+    assert view.said() == [{"open": True}]
+    view.page.evaluate("""() => { document.body.style.paddingTop = "5000px" }""")
+    view.page.wait_for_function("() => commands.length === 2")
+    view.page.evaluate("() => scrollTo(0, 5000)")
+    view.page.wait_for_function("() => commands.length === 3")
+    view.page.evaluate("() => { jobs.completed.dispose(); jobs.completed.dispose() }")
+    assert view.said() == [{"open": True}, {"visible": False}, {"visible": True}, {"open": False}]
+    assert view.page.locator(".sage-job").count() == 0
+
+
+def test_what_nobody_sees_is_not_drawn_and_the_newest_wins(view: View) -> None:
+    """Out of sight nothing is drawn; back in sight the last snapshot is."""
+    view.show("running")
+    view.page.evaluate("""() => { document.body.style.paddingTop = "5000px" }""")
+    view.page.wait_for_function("() => commands.length === 2")
+    view.update("running", items=800_000)
+    view.update("running", items=900_000)
+    assert "775,000 of" in view.page.locator(".sage-facts").inner_text()
+    view.page.evaluate("() => scrollTo(0, 5000)")
+    expect(view.page.locator(".sage-facts")).to_contain_text("900,000 of")
+
+
+WIDGET = """snapshot => {
+  window.sent = [];
+  const heard = {};
+  const state = {snapshot: {}};
+  window.model = {
+    get: name => state[name], set: value => { state.snapshot = value; heard["change:snapshot"]?.() },
+    on: (event, f) => { heard[event] = f }, off: event => { delete heard[event] }, send: content => sent.push(content),
+    heard,
+  };
+  window.abort = new AbortController();
+  const el = document.body.appendChild(document.createElement("div"));
+  module.default.render({model, el, signal: abort.signal});
+  model.set(snapshot);
+}"""
+
+
+def test_the_module_is_a_widget(view: View) -> None:
+    """In anywidget it draws the trait `snapshot`, sends commands, and lets go of all when its signal aborts."""
+    view.show()
+    view.page.evaluate(WIDGET, SAMPLES["running"].to_dict())
+    view.page.get_by_role("button", name="Stop").click()
+    view.page.evaluate("() => abort.abort()")
+    assert view.page.locator(".sage-job").count() == 0
+    sent = view.page.evaluate("() => sent")
+    assert [(message["command"], message.get("open")) for message in sent] == [
+        ("view", True),
+        ("stop", None),
+        ("view", False),
+    ]
+    assert view.page.evaluate("() => Object.keys(model.heard)") == []
+
+
+def test_an_unanswered_click_says_what_else_helps(view: View) -> None:
+    """Where the kernel is busy with a cell, the reader learns how to get through."""
+    view.show("running")
+    view.page.get_by_role("button", name="Stop").click()
+    expect(view.page.locator(".sage-waiting")).to_contain_text("Kernel → Interrupt", timeout=8_000)
+
+
+def test_an_empty_job_needs_no_operators(view: View) -> None:
+    """A job without anything in it has neither picture nor empty sections."""
+    view.show("no_operators")
+    expect(view.page.locator(".sage-picture")).to_be_hidden()
+    assert view.page.locator("details:visible, table:visible").count() == 0

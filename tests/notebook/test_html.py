@@ -1,0 +1,117 @@
+"""A job as self-contained HTML."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
+from sage_nb.notebook.html import render_html
+from tests.notebook.samples import INJECTION, SAMPLES
+
+_VOID = {"img"}
+# What JupyterLab keeps in notebooks that it does not trust, as far as it is used here.
+_TAGS = {"div", "span", "strong", "em", "code", "pre", "img", "progress", "details", "summary"}
+_TABLE = {"table", "thead", "tbody", "tr", "th", "td"}
+_ATTRIBUTES = {"style", "src", "alt", "align", "value", "max"}
+
+
+class _Page(HTMLParser):
+    """What a browser would see: the elements, their attributes and the text; fails on what is not closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: dict[str, list[str]] = {}
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.attributes.setdefault(name, []).append(value or "")
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_html_holds_only_what_untrusted_notebooks_keep(name: str) -> None:
+    """No script, style sheet, class, svg or aria attribute: nothing that a page would take away."""
+    page = _Page(render_html(SAMPLES[name]))
+    assert page.tags <= _TAGS | _TABLE
+    assert set(page.attributes) <= _ATTRIBUTES
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_html_refers_to_nothing_outside(name: str) -> None:
+    """The only addresses are pictures that carry their content, and styles have none."""
+    page = _Page(render_html(SAMPLES[name]))
+    assert all(src.startswith("data:image/svg+xml;base64,") for src in page.attributes.get("src", []))
+    assert not any("url(" in style for style in page.attributes["style"])
+
+
+def test_text_of_the_users_stays_text() -> None:
+    """Markup in names, results, logs and errors is shown as it was written."""
+    page = _Page(render_html(SAMPLES["hostile"]))
+    assert page.text.count(INJECTION) >= 12
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_html_can_be_written_into_a_notebook(name: str) -> None:
+    """No lone surrogate or control character is left that JSON, UTF-8 or XML would refuse."""
+    html = render_html(SAMPLES[name])
+    assert html.encode()
+    assert not set(html) & {chr(i) for i in range(32) if chr(i) not in "\n\t"}
+
+
+def test_a_lone_surrogate_in_a_name_is_drawn() -> None:
+    """A name that cannot be encoded does not take the whole view away."""
+    op = OperatorView(id=0, name="a\ud800", kind="source", col=0, row=0)
+    assert "a\ufffd" in render_html(JobSnapshot(uuid="u", name="b\udfff", status="running", operators=(op,)))
+
+
+def test_html_says_the_same_without_any_style() -> None:
+    """With the styles taken away the words are still separated, and the state and facts come first."""
+    bare = _Page(re.sub(r' style="[^"]*"', "", render_html(SAMPLES["failed"]))).text
+    head = "✗ Failed flight delays 77e0a9b2 3.1 s · 84,211 of 1,250,000 items · 27 k/s on average ✗ ValueError: invalid"
+    assert " ".join(bare.split()).startswith(head)
+    assert '❱ 4      hour = int(row["arr_time"]) // 100' in bare
+
+
+def test_numeric_columns_are_aligned_to_the_right_even_without_styles() -> None:
+    """Numbers can be compared on GitHub as well."""
+    html = re.sub(r' style="[^"]*"', "", render_html(SAMPLES["completed"]))
+    assert '<td align="right">10,012</td>' in html
+    assert '<td align="left">AA</td>' in html
+
+
+def test_the_picture_is_in_the_image() -> None:
+    """The image's address holds the SVG file itself."""
+    [src] = _Page(render_html(SAMPLES["running"])).attributes["src"]
+    assert b"not cancelled" in base64.b64decode(src.partition(",")[2])
+
+
+def test_results_hold_the_last_twenty_rows() -> None:
+    """A saved notebook stays small, and says what it leaves out."""
+    html = render_html(SAMPLES["running"])
+    assert html.count("<td") == 20 * 4 + 6 * 7
+    assert "1,000,000 items, showing the last 20" in html
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_job_that_was_not_over_says_so(name: str) -> None:
+    """Who opens a saved notebook is not told that a job runs; an ended job needs no such words."""
+    ended = SAMPLES[name].status in ("completed", "failed", "stopped")
+    assert ("last saved" in render_html(SAMPLES[name])) is not ended

@@ -1,0 +1,333 @@
+"""The magics in real kernels, watched as in JupyterLab and unwatched as by nbclient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernels import Kernel, Reply
+
+Start = Callable[..., Kernel]
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PARTS = """
+%load_ext sage_nb
+import time, threading
+from sage_nb import *
+
+class Clock(BaseService):
+    def cleanup(self):
+        with open("cleaned", "a") as file:
+            file.write("x")
+
+def ticks():
+    n = 0
+    while True:
+        yield n
+        n += 1
+        time.sleep(0.002)
+
+def cleaned():
+    try:
+        return len(open("cleaned").read())
+    except FileNotFoundError:
+        return 0
+
+def leftovers():
+    return [t.name for t in threading.enumerate() if t.name.startswith("sage_nb")]
+"""
+ENDLESS = "%%sage_submit endless -o job\nenv.register_service('clock', Clock)\nenv.from_source(ticks).show('ticks')"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """One kernel for the tests that leave it as it was."""
+    kernel = Kernel(tmp_path_factory.mktemp("shared"))
+    assert kernel.run(PARTS).status == "ok"
+    yield kernel
+    kernel.shutdown()
+
+
+def usage_error(reply: Reply) -> str:
+    assert reply.status == "error"
+    (line,) = reply.stderr.splitlines()
+    assert line.startswith("UsageError: ")
+    return line.removeprefix("UsageError: ")
+
+
+def test_a_watched_cell_returns_at_once_and_shows_a_widget_with_html_and_text(shared: Kernel) -> None:
+    reply = shared.run(ENDLESS, cell_id="a")
+    (bundle,) = reply.displays
+    assert {WIDGET, "text/html", "text/plain"} <= bundle.keys()
+    assert shared.run("job.status").result == "'running'"
+    assert shared.run("job.stop().status").result == "'stopped'"
+
+
+def test_the_output_ends_as_html_and_text(shared: Kernel) -> None:
+    """The saved notebook must not need a kernel."""
+    reply = shared.run(ENDLESS, cell_id="b")
+    shared.run("job.stop();")
+    (shown,) = [outputs for outputs in shared.displays.values() if outputs[0] == reply.displays[0]]
+    shared.until(lambda: WIDGET not in shown[-1])
+    assert "Stopped" in shown[-1]["text/html"]
+    assert "Stopped" in shown[-1]["text/plain"]
+
+
+def test_running_the_cell_again_stops_and_cleans_its_job_first(shared: Kernel) -> None:
+    before = int(shared.run("cleaned()").result or 0)
+    shared.run(ENDLESS, cell_id="again")
+    shared.run("first = job")
+    shared.run(ENDLESS, cell_id="again")
+    assert shared.run("first.status, job.status, cleaned()").result == f"('stopped', 'running', {before + 1})"
+    shared.run("job.stop();")
+
+
+def test_another_cell_leaves_the_job_alone(shared: Kernel) -> None:
+    shared.run(ENDLESS, cell_id="one")
+    shared.run("first = job")
+    shared.run(ENDLESS, cell_id="two")
+    assert shared.run("first.status").result == "'running'"
+    assert "2 jobs stopped" in shared.run("%sage_stop --all").stdout
+
+
+def test_an_unwatched_cell_waits_and_shows_html_and_text_only(shared: Kernel) -> None:
+    code = "%%sage_submit short -o job\nenv.from_batch(range(1000)).collect('all')"
+    reply = shared.run(code, allow_stdin=False)
+    assert shared.run("job.status, len(job.results['all'])").result == "('completed', 1000)"
+    assert all(WIDGET not in bundle for bundle in reply.displays + reply.updates)
+    assert "Completed" in (reply.displays + reply.updates)[-1]["text/plain"]
+
+
+def test_a_failed_job_fails_an_unwatched_cell_at_the_users_own_line(shared: Kernel) -> None:
+    """The exception keeps its type, and its notes name operator, item and line."""
+    code = "%%sage_submit bad -o job\n\n\ndef invert(x):\n    return 1 / (x - 3)\n\nenv.from_batch(range(9)).map(invert).print()"
+    reply = shared.run(code, allow_stdin=False)
+    assert reply.error == ("ZeroDivisionError", "division by zero")
+    assert re.search(r"operator 'invert' \(map\), Cell In\[\d+\], line 5: return 1 / \(x - 3\)", reply.traceback)
+    assert "on the item 3" in reply.traceback
+    assert shared.run("job.status").result == "'failed'"
+
+
+def test_voila_counts_as_watched(kernel: Start) -> None:
+    k = kernel(env={"SERVER_SOFTWARE": "voila/0.5"})
+    k.run(PARTS)
+    assert WIDGET in k.run(ENDLESS, allow_stdin=False).displays[0]
+    k.run("job.stop();")
+
+
+def test_wait_keeps_a_watched_cell_until_the_job_has_ended(shared: Kernel) -> None:
+    reply = shared.run("%%sage_submit short --wait -o job\nenv.from_batch(range(9)).map(lambda x: 1 / x).print()")
+    assert reply.error == ("ZeroDivisionError", "division by zero")
+
+
+def test_timeout_fails_the_job(shared: Kernel) -> None:
+    reply = shared.run("%%sage_submit slow --wait --timeout 0.3\nenv.from_source(ticks).show('t')")
+    assert reply.error is not None
+    assert reply.error[0] == "JobTimeout"
+
+
+def test_cleanup_never_keeps_services_until_sage_stop(shared: Kernel) -> None:
+    before = int(shared.run("cleaned()").result or 0)
+    shared.run(
+        "%%sage_submit kept --wait --cleanup never -o job\n"
+        "env.register_service('clock', Clock)\nenv.from_batch([1]).print()"
+    )
+    assert shared.run("job.status, cleaned()").result == f"('completed', {before})"
+    assert "completed" in shared.run("%sage_stop job").stdout
+    assert shared.run("cleaned()").result == str(before + 1)
+
+
+def test_line_magic_submits_an_environment(shared: Kernel) -> None:
+    shared.run("mine = LocalEnvironment('mine'); mine.from_batch([1, 2]).collect('all')")
+    shared.run("%sage_submit mine --wait -o job")
+    assert shared.run("job.name, list(job.results['all'])").result == "('mine', [1, 2])"
+
+
+def test_env_is_bound_and_python_variables_are_not_expanded(shared: Kernel) -> None:
+    shared.run("%%sage_submit braces --wait -o job\nenv.from_batch([1]).map(lambda x: f'{x}!').collect('all')")
+    assert shared.run("list(job.results['all']), env.name").result == "(['1!'], 'braces')"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("%%sage_submit x --wiat\nenv.from_batch([1]).print()", "no option --wiat; did you mean --wait?"),
+        ("%%sage_submit x --cleanup sometimes\nenv.from_batch([1]).print()", "invalid choice: 'sometimes'"),
+        ("%%sage_submit x --backend rya\nenv.from_batch([1]).print()", "backend 'rya' is not offered"),
+        ("%%sage_submit x --timeout -1\nenv.from_batch([1]).print()", "timeout is a number of seconds above 0"),
+        ("%%sage_submit x -o 1x\nenv.from_batch([1]).print()", "-o takes the name of a variable"),
+        ("%%sage_submit x\n\n", "the cell is empty; declare a pipeline on env"),
+        ("%%sage_submit x\n# nothing yet\n", "the cell is empty; declare a pipeline on env"),
+        ("%%sage_submit x\ny = 1", "'x' has no source: begin with env.from_batch"),
+        ("%%sage_submit x\n\nenv.from_batch(5)", r"int is none \(Cell In\[\d+\], line 3\)"),
+        ("%%sage_submit x\nenv.from_batch([1]).map(lambda: 1)", "called with one argument"),
+        ("%%sage_submit x\nenv.from_batch([1], name='a').map(str, name='a')", "another operator is called 'a' already"),
+        ("%%sage_submit x\nenv.from_batch([1]).collect('r').show('r')", "another result is called 'r' already"),
+        ("%sage_submit nothing_like_it", "nothing_like_it is not defined"),
+        ("%sage_stop beef", "no job goes by 'beef'"),
+        ("%sage_stop", "takes the id of a job, or --all"),
+        ("%sage_job beef", "no job goes by 'beef'"),
+        ("%sage_logs beef", "no job goes by 'beef'"),
+    ],
+)
+def test_bad_input_gets_one_line_that_says_what_to_do(shared: Kernel, code: str, says: str) -> None:
+    jobs = shared.run("len(default_manager().jobs) if 'default_manager' in globals() else 0").result
+    assert re.search(says, usage_error(shared.run(code)))
+    assert shared.run("leftovers()").result == "[]"
+    assert jobs == shared.run("len(default_manager().jobs) if 'default_manager' in globals() else 0").result
+
+
+def test_an_error_in_the_body_submits_nothing_and_names_the_line(shared: Kernel) -> None:
+    reply = shared.run("%%sage_submit x\nenv.from_batch([1]).print()\nundefined_name")
+    assert reply.error is not None
+    assert reply.error[0] == "NameError"
+    assert re.search(r"line 3", reply.traceback)
+    assert shared.run("env.job is None").result == "True"
+
+
+def test_a_syntax_error_names_the_line_of_the_cell(shared: Kernel) -> None:
+    reply = shared.run("%%sage_submit x\n\nenv.from_batch([1]).print(\n")
+    assert reply.error is not None
+    assert reply.error[0] == "SyntaxError"
+    assert "line 3" in reply.traceback
+
+
+def test_jobs_logs_and_views_of_jobs_that_have_ended(shared: Kernel) -> None:
+    shared.run(
+        "%%sage_submit talker --wait -o job\n"
+        "class Talk(MapFunction):\n"
+        "    def execute(self, x):\n"
+        "        self.logger.info('saw %s', x)\n"
+        "        return x\n"
+        "env.from_batch([41]).map(Talk).print()"
+    )
+    (table,) = shared.run("%sage_jobs").displays
+    assert "talker" in table["text/plain"]
+    assert "saw 41" in shared.run("%sage_logs job").stdout
+    short = (shared.run("job.uuid[:8]").result or "").strip("'")
+    assert "saw 41" in shared.run(f"%sage_logs {short}").stdout
+    (view,) = shared.run(f"%sage_job {short}").displays
+    assert "Completed" in view["text/plain"]
+    (again,) = shared.run("job").displays
+    assert "Completed" in again["text/plain"]
+
+
+def test_help_reads_as_text(shared: Kernel) -> None:
+    for magic in ("sage_submit", "sage_jobs", "sage_job", "sage_stop", "sage_logs"):
+        reply = shared.run(f"get_ipython().find_magic('{magic}').__doc__")
+        assert f"%{magic}" in (reply.result or "")
+
+
+def test_prints_of_a_job_belong_to_its_cell_while_others_run(shared: Kernel) -> None:
+    """Complaint of ipykernel#1450: output of threads lands in whatever cell is newest."""
+    first = shared.start("%%sage_submit said -o job\nenv.from_source(ticks).take(100).print('said')")
+    shared.wait(first)
+    second = shared.run("print('mine'); job.wait();")
+    shared.until(lambda: "said 99" in first.stdout)
+    assert second.stdout == "mine\n"
+
+
+def test_stop_from_the_view_acts_while_a_cell_runs(shared: Kernel) -> None:
+    """A click comes as a message; the kernel takes it when the cell awaits."""
+    reply = shared.run(ENDLESS, cell_id="clicks")
+    comm = reply.displays[0][WIDGET]["model_id"]
+    waiting = shared.start("await job; job.status")
+    shared.send_comm(comm, {"method": "custom", "content": {"command": "stop"}})
+    assert shared.wait(waiting).result == "'stopped'"
+
+
+def test_pause_and_resume_from_the_view(shared: Kernel) -> None:
+    reply = shared.run(ENDLESS, cell_id="pauses")
+    comm = reply.displays[0][WIDGET]["model_id"]
+    for command, state in (("pause", "paused"), ("pause", "paused"), ("resume", "running"), ("resume", "running")):
+        shared.wait(shared.send_comm(comm, {"method": "custom", "content": {"command": command}}))
+        assert shared.run("job.status").result == repr(state)
+    shared.run("job.stop();")
+
+
+def test_few_messages_however_fast_items_flow(shared: Kernel) -> None:
+    """At most 8 snapshots a second, and none lost: the last one is the final state."""
+    reply = shared.run("%%sage_submit fast -o job\nenv.from_batch(range(3_000_000)).map(lambda x: x + 1).show('x')")
+    shared.run("job.wait();")
+    (shown,) = [outputs for outputs in shared.displays.values() if outputs[0] == reply.displays[0]]
+    shared.until(lambda: "Completed" in shown[-1]["text/plain"])
+    messages = [content for any_reply in shared.replies.values() for content in any_reply.of("comm_msg")]
+    states = [content["data"]["state"] for content in messages if content["data"]["method"] == "update"]
+    snapshots = [state["snapshot"] for state in states if state.get("snapshot", {}).get("name") == "fast"]
+    snapshots.sort(key=lambda snapshot: snapshot["elapsed"])
+    assert snapshots[-1]["status"] == "completed"
+    assert snapshots[-1]["items"] == 3_000_000
+    assert len(snapshots) <= 8 * snapshots[-1]["elapsed"] + 3
+
+
+def test_awaiting_cell_is_interrupted_and_the_job_cleaned(shared: Kernel) -> None:
+    """Law 3: an interrupt of a cell that waits for the job stops the job."""
+    before = int(shared.run("cleaned()").result or 0)
+    for wait in ("await job", "job.wait()", "async for t in job.stream('all'): pass"):
+        source = ENDLESS.replace(".show('ticks')", ".collect('all')")
+        shared.run(source, cell_id="interrupted")
+        waiting = shared.start(f"print('go', flush=True)\n{wait}")
+        shared.until(lambda waiting=waiting: "go" in waiting.stdout)
+        more = len(waiting.messages) + 4  # snapshots that come while the cell waits
+        shared.until(lambda waiting=waiting, more=more: len(waiting.messages) >= more)
+        shared.interrupt()
+        reply = shared.wait(waiting, 10)
+        assert reply.error is not None
+        assert reply.error[0] in ("KeyboardInterrupt", "CancelledError")
+        assert "was stopped, as what" in reply.error[1]
+        before += 1
+        assert shared.run("job.status, cleaned()").result == f"('stopped', {before})"
+
+
+def test_an_interrupted_waiting_cell_stops_its_job(shared: Kernel) -> None:
+    waiting = shared.start(ENDLESS.replace("-o job", "-o job --wait"))
+    shared.until(lambda: bool(waiting.displays))
+    shared.interrupt()
+    reply = shared.wait(waiting, 10)
+    assert reply.error is not None
+    assert reply.error[0] == "KeyboardInterrupt"
+    assert shared.run("job.status").result == "'stopped'"
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_kernel_restart_runs_the_services_cleanup(kernel: Start, blocked: bool) -> None:
+    """Law 3: also where a cell waits, and where the source does not answer."""
+    k = kernel()
+    k.run(PARTS)
+    if blocked:
+        source = "lambda: time.sleep(1000)"
+        reply = k.start(ENDLESS.replace("ticks)", source + ")").replace("-o job", "--wait"))
+        k.until(lambda: bool(reply.displays))
+    else:
+        k.run(ENDLESS)
+    k.restart()
+    assert (Path(k.folder) / "cleaned").read_text() == "x"
+
+
+def test_two_kernels_at_once_do_not_meet(kernel: Start) -> None:
+    one, two = kernel(), kernel()
+    for k in (one, two):
+        k.run(PARTS)
+        k.run(ENDLESS)
+    one.run("job.stop();")
+    assert two.run("job.status").result == "'running'"
+    assert two.run("len(job._info.dispatcher.tasks)").result == "1"
+    two.run("job.stop();")
+
+
+def test_nothing_runs_on_after_the_last_job(shared: Kernel) -> None:
+    shared.run(ENDLESS, cell_id="last")
+    shared.run("job.stop();")
+    code = "deadline = time.monotonic() + 10\nwhile leftovers() and time.monotonic() < deadline: time.sleep(0.01)\nleftovers()"
+    assert shared.run(code).result == "[]"
+
+
+def test_unload_takes_the_magics_away(kernel: Start) -> None:
+    k = kernel()
+    k.run(PARTS)
+    k.run("%unload_ext sage_nb")
+    assert "not found" in k.run("%sage_jobs").stderr
+    assert k.run("%load_ext sage_nb").status == "ok"
+    assert k.run("%sage_jobs").status == "ok"

@@ -1,0 +1,136 @@
+"""How numbers, durations and states are said."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from sage_nb.jobs.snapshot import OperatorView, Status
+from sage_nb.notebook import words
+from tests.notebook.samples import SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-1.0, "0 s"),
+        (0.0, "0 s"),
+        (0.0004, "0 s"),
+        (0.021, "21 ms"),
+        (0.0996, "0.1 s"),
+        (3.25, "3.3 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.99, "59 s"),
+        (60.0, "1 min 00 s"),
+        (64.2, "1 min 04 s"),
+        (3599.9, "59 min 59 s"),
+        (8105.0, "2 h 15 min"),
+        (86_400.0, "1 d 00 h"),
+    ],
+)
+def test_durations_are_said_in_at_most_two_units(seconds: float, said: str) -> None:
+    """The unit follows the size, and a duration never says more than has passed by more than half its last place."""
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("per_second", "said"),
+    [
+        (0.0, "0/s"),
+        (0.01, "< 0.1/s"),
+        (2.5, "2.5/s"),
+        (10.0, "10/s"),
+        (999.4, "999/s"),
+        (999.6, "1 k/s"),
+        (8_140.0, "8.1 k/s"),
+        (80_000.0, "80 k/s"),
+        (1_234_567.0, "1.2 M/s"),
+        (5e12, "5 T/s"),
+        (5e15, "5,000 T/s"),
+    ],
+)
+def test_rates_have_two_or_three_figures(per_second: float, said: str) -> None:
+    """A rate is short whatever its size."""
+    assert words.rate(per_second) == said
+
+
+def test_counts_have_thousands_separators_and_their_noun_a_plural() -> None:
+    """`1 item`, `0 items`, `1,234,567 items`."""
+    assert words.named_count(1, "item") == "1 item"
+    assert words.named_count(0, "item") == "0 items"
+    assert words.named_count(1_234_567, "item") == "1,234,567 items"
+
+
+def test_hundred_percent_is_said_only_at_the_end() -> None:
+    """99.9 % is said as 99 %; what is out of range is said as the nearest possible."""
+    assert words.percent(0.999) == "99 %"
+    assert words.percent(1.0) == "100 %"
+    assert words.percent(1.7) == "100 %"
+    assert words.percent(-0.1) == "0 %"
+
+
+@pytest.mark.parametrize(
+    ("eta", "said"),
+    [(0.0, "almost done"), (0.2, "about 1 s left"), (39.1, "about 40 s left"), (64.0, "about 1 min 04 s left")],
+)
+def test_the_rest_is_said_in_whole_seconds(eta: float, said: str) -> None:
+    """The estimate has no decimals that would pretend to be exact."""
+    assert words.ends_in(eta) == said
+
+
+def test_showing_names_the_hidden_part_only_where_there_is_one() -> None:
+    """All of 3 are 3; 20 of 1,234 are the last 20."""
+    assert words.showing(3, 3, "item") == "3 items"
+    assert words.showing(1_234, 20, "line") == "1,234 lines, showing the last 20"
+
+
+def _op(kind: str, items_in: int, items_out: int) -> OperatorView:
+    return OperatorView(id=0, name="x", kind=kind, col=0, row=0, items_in=items_in, items_out=items_out)
+
+
+def test_an_operators_counter_has_an_arrow_only_where_in_and_out_differ() -> None:
+    """A source counts what it gives, a sink what it gets, others both where they differ."""
+    assert words.flow(_op("source", 0, 5)) == "5"
+    assert words.flow(_op("sink", 5, 0)) == "5"
+    assert words.flow(_op("map", 5, 5)) == "5"
+    assert words.flow(_op("filter", 1_000, 12)) == "1,000 → 12"
+    assert words.flow(_op("filter", 12_000_000, 999)) == "12 M → 999"
+
+
+def test_facts_say_the_total_while_it_is_ahead_and_the_mean_at_the_end() -> None:
+    """A running job is `n of total`; an ended one has a mean rate."""
+    assert words.facts(SAMPLES["running"]) == ["24 s", "775,000 of 1,250,000 items", "31 k/s", ""]
+    assert words.facts(SAMPLES["completed"]) == ["40 s", "1,250,000 items", "31 k/s on average", ""]
+    assert words.facts(SAMPLES["endless"])[-1] == "in processes"
+
+
+def test_every_state_has_a_word_and_a_mark_of_its_own_kind() -> None:
+    """States that end a job cannot be taken for each other, and none is only a colour."""
+    distinct = [words.MARKS[status] for status in ("completed", "failed", "stopped", "running", "paused")]
+    assert len(set(distinct)) == 5
+    assert set(get_args(Status)) <= set(words.MARKS)
+    assert all(words.state_word(status)[0].isupper() for status in get_args(Status))
+
+
+def test_plain_text_steers_no_terminal() -> None:
+    """Escapes, zero bytes, direction marks and lone surrogates are gone; words and line feeds may stay."""
+    assert words.plain("a\x1b[31mb\x00\u202ec\ud800\n d") == "a\ufffd[31mb\ufffdc\ufffd  d"
+    assert words.plain("a\r\n\tb", lines=True) == "a \n\tb"
+    assert words.plain("größe 東京 🙂") == "größe 東京 🙂"
+
+
+@pytest.mark.parametrize(("text", "width"), [("abc", 3), ("東京", 4), ("e\u0301", 1), ("🙂", 2), ("", 0), ("ｱ", 1)])
+def test_cell_width_counts_columns_of_a_terminal(text: str, width: int) -> None:
+    """Wide characters take two columns, combining marks none."""
+    assert words.cell_width(text) == width
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "cut"),
+    [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("東京都", 4, "東…"), ("ab cd", 4, "ab…"), ("ab", 0, "")],
+)
+def test_fit_cuts_with_an_ellipsis_within_the_width(text: str, width: int, cut: str) -> None:
+    """What is cut never takes more columns than there are."""
+    assert words.fit(text, width) == cut

@@ -1,0 +1,208 @@
+"""Bad input: refused at the line that declares it, in one line that says what and what to do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sage_nb import (
+    BaseService,
+    BatchFunction,
+    DuplicateNameError,
+    LocalEnvironment,
+    MapFunction,
+    PipelineError,
+    SageError,
+    SignatureError,
+)
+from tests.support import counts, ran
+
+
+class NeedsTwo(MapFunction):
+    def __init__(self, first: int, second: int) -> None:
+        self.both = first, second
+
+    def execute(self, data: Any) -> Any:
+        return data
+
+
+class ForgotExecute(MapFunction):
+    pass
+
+
+class TakesTwo(MapFunction):
+    def execute(self, data: Any, other: Any) -> Any:  # type: ignore[override]
+        return data
+
+
+class AsyncExecute(MapFunction):
+    async def execute(self, data: Any) -> Any:
+        return data
+
+
+class WithArgument(BatchFunction):
+    def execute(self, data: Any) -> Any:  # type: ignore[override]
+        return data
+
+
+class Nothing:
+    pass
+
+
+async def coroutine(item: Any) -> Any:
+    return item
+
+
+async def async_items() -> Any:
+    yield 1
+
+
+def two(first: Any, second: Any) -> Any:
+    return first, second
+
+
+def frame() -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"a": [1]})
+
+
+Declare = Callable[[LocalEnvironment], Any]
+
+REFUSED: list[tuple[Declare, type[SageError], str]] = [
+    # the wrong arity
+    (lambda env: env.from_batch([1]).map(lambda: 1), SignatureError, "one argument"),
+    (lambda env: env.from_batch([1]).map(two), SignatureError, "two is called with one argument"),
+    (lambda env: env.from_batch([1]).filter(two), SignatureError, "filter: two"),
+    (lambda env: env.from_batch([1]).flatmap(two), SignatureError, "flatmap: two"),
+    (lambda env: env.from_batch([1]).sink(lambda: None), SignatureError, "sink:"),
+    (lambda env: env.from_batch([1]).map(functools.partial(two, 1, 2)), SignatureError, "one argument"),
+    (lambda env: env.from_batch([1]).map(lambda x, *, unit: x), SignatureError, "unit"),
+    (lambda env: env.from_batch([1]).map(TakesTwo), SignatureError, "TakesTwo.execute"),
+    (lambda env: env.from_batch(WithArgument), SignatureError, "WithArgument.execute"),
+    (lambda env: env.from_batch(two), SignatureError, "two"),
+    # what is no function
+    (lambda env: env.from_batch([1]).map(5), SignatureError, "takes a callable or a function class, not int"),
+    (lambda env: env.from_batch([1]).map(None), SignatureError, "not NoneType"),
+    (lambda env: env.from_batch([1]).map(NeedsTwo(1, 2)), SignatureError, r"map\(NeedsTwo, \.\.\.\)"),
+    (lambda env: env.from_batch([1]).map(ForgotExecute), SignatureError, r"does not define execute\(\)"),
+    (lambda env: env.from_batch([1]).map(coroutine), SignatureError, "coroutine"),
+    (lambda env: env.from_batch([1]).map(AsyncExecute), SignatureError, "coroutine"),
+    (lambda env: env.from_batch([1]).map(str.upper, 1), SignatureError, "lambda or functools.partial"),
+    # constructors
+    (lambda env: env.from_batch([1]).map(NeedsTwo, 1), SignatureError, "second"),
+    (lambda env: env.from_batch([1]).map(NeedsTwo, 1, 2, third=3), SignatureError, "third"),
+    # sources
+    (lambda env: env.from_batch(5), SignatureError, "iterable, a callable or a class, and int is none"),
+    (lambda env: env.from_collection(None), SignatureError, "from_collection"),
+    (lambda env: env.from_source(object()), SignatureError, "from_source"),
+    (lambda env: env.from_batch(Nothing), SignatureError, r"neither execute\(\) nor __iter__\(\)"),
+    (lambda env: env.from_batch([1], 2), SignatureError, "no arguments after an iterable"),
+    (lambda env: env.from_batch(coroutine), SignatureError, "asynchronous"),
+    (lambda env: env.from_source(async_items), SignatureError, "asynchronous"),
+    (lambda env: env.from_batch(frame()), SignatureError, "from_dataframe"),
+    (lambda env: env.from_dataframe([1]), SignatureError, "not list"),
+    (lambda env: env.from_text(5), SignatureError, "takes a path"),
+    (lambda env: env.from_csv(None), SignatureError, "takes a path"),
+    (lambda env: env.from_source(list, delay=-1), PipelineError, "0 or more"),
+    (lambda env: env.from_source(list, delay="1"), PipelineError, "number of seconds"),
+    # names
+    (lambda env: env.from_batch([1], name="a").map(int, name="a"), DuplicateNameError, "'a' already; choose another"),
+    (lambda env: env.from_batch([1]).map(int, name=""), PipelineError, "at least one character"),
+    (lambda env: env.from_batch([1]).map(int, name=5), PipelineError, "not 5"),
+    (lambda env: env.from_batch([1]).collect("r").collect("r"), DuplicateNameError, "result is called 'r' already"),
+    (lambda env: env.from_batch([1]).collect("r").show("r"), DuplicateNameError, "result is called 'r' already"),
+    (lambda env: env.from_batch([1]).collect(" "), PipelineError, "at least one character"),
+    # numbers
+    (lambda env: env.from_batch([1]).take(-1), PipelineError, "whole number, 0 or more"),
+    (lambda env: env.from_batch([1]).take(1.5), PipelineError, "not 1.5"),
+    (lambda env: env.from_batch([1]).take(True), PipelineError, "not True"),
+    (lambda env: env.from_batch([1]).show("r", rows=0), PipelineError, "1 or more"),
+    # what this version does not have
+    (lambda env: env.from_batch([1]).map(NeedsTwo, 1, 2, parallelism=4), PipelineError, "'parallelism' is reserved"),
+    (lambda env: env.from_batch([1]).map(NeedsTwo, 1, 2, executor="process"), PipelineError, "'executor'"),
+    (lambda env: env.from_batch(Nothing, ray={}), PipelineError, "'ray'"),
+    (lambda env: env.register_service("s", Nothing, remote=True), PipelineError, "Ray"),
+    # services
+    (lambda env: env.register_service("s", two), SignatureError, "register_service_factory"),
+    (lambda env: env.register_service("s", Nothing()), SignatureError, "give the class itself"),
+    (lambda env: env.register_service("s", NeedsTwo, 1), SignatureError, "second"),
+    (lambda env: env.register_service("", BaseService), PipelineError, "at least one character"),
+    (lambda env: env.register_service_factory("s", 5), SignatureError, "takes a callable"),
+    (lambda env: env.register_service_factory("s", two, 1), SignatureError, "second"),
+]
+
+
+@pytest.mark.parametrize(("declare", "error", "message"), REFUSED)
+def test_is_refused_where_it_is_declared(declare: Declare, error: type[SageError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        declare(LocalEnvironment("bad"))
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_refused_leaves_the_pipeline_as_it_was() -> None:
+    env = LocalEnvironment("bad")
+    stream = env.from_batch([7])
+    stream.collect("out")
+    for declare in (
+        lambda: env.from_batch(5),
+        lambda: stream.map(two),
+        lambda: stream.map(int, name="source"),
+        lambda: stream.show("out"),
+        lambda: stream.show("other", rows=0),
+        lambda: env.register_service("s", NeedsTwo),
+    ):
+        with pytest.raises(PipelineError):
+            declare()
+    stream.show("other")
+    job = env.submit(autostop=True)
+    assert counts(job) == {"source": (0, 1), "out": (1, 0), "other": (1, 0)}
+    assert job.progress.services == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": ""}, "at least one character"),
+        ({"name": None}, "not None"),
+        ({"config": {"service_stop_timout": 1}}, "did you mean 'service_stop_timeout'"),
+        ({"config": {"service_stop_timeout": 0}}, "above 0"),
+        ({"config": {"service_stop_timeout": "1"}}, "number of seconds"),
+        ({"backend": "ray"}, "there is: threads"),
+    ],
+)
+def test_an_environment_refuses_unknown_settings(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        LocalEnvironment(**options)
+
+
+def test_a_closed_environment_takes_no_more() -> None:
+    env = LocalEnvironment("closed")
+    stream = env.from_batch([1])
+    env.close()
+    for declare in (lambda: env.from_batch([2]), lambda: stream.map(int), lambda: env.register_service("s", Nothing)):
+        with pytest.raises(PipelineError, match="make a new one"):
+            declare()
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [int, str.strip, lambda x, y=1: x, lambda *args: args[0], functools.partial(pow, exp=1), "{}".format, max],
+)
+def test_a_callable_that_takes_one_item_is_accepted(fn: Any) -> None:
+    LocalEnvironment("fine").from_batch([1]).map(fn)
+
+
+def test_bound_methods_and_callable_objects_are_accepted() -> None:
+    class Adder:
+        def __call__(self, item: int) -> int:
+            return item + 1
+
+        def method(self, item: int) -> int:
+            return item * 10
+
+    assert ran(lambda env: env.from_batch([1]).map(Adder()).map(Adder().method)) == [20]
