@@ -78,7 +78,8 @@ def test_quickstart_counts_live_completes_and_is_readable_without_a_kernel(page:
 
     saved = page.save()
     (bundle,) = html_of(saved, run)
-    assert "Completed" in bundle["text/html"] and "✓ Completed" in bundle["text/plain"]
+    assert "Completed" in bundle["text/html"]
+    assert "✓ Completed" in bundle["text/plain"]
     assert "application/vnd.jupyter.widget-view+json" not in bundle
     failed = next(n for n, c in enumerate(saved.cells) if c.source.startswith("%%sage_submit forgetful"))
     expect(page.output(failed)).to_contain_text("int(row")
@@ -184,7 +185,7 @@ def test_a_kernel_interrupt_stops_the_job_that_a_cell_awaits(page: LabPage) -> N
 
 def test_prints_stay_in_the_cell_that_submitted(page: LabPage) -> None:
     """Output of a job's threads goes to its own cell while other cells run."""
-    talk = "%%sage_submit talk -o job\nenv.from_batch(range(40)).map(lambda n: [__import__('time').sleep(.02), n][1]).print('said')"
+    talk = "%%sage_submit talk -o job\nenv.from_source(iter(range(40)), delay=0.02).print('said')"
     page.open([LOAD, talk, "for n in range(5): print('other', n)", "await job"]).run_all()
     expect(page.output(1)).to_contain_text("said 39")
     assert "said" not in page.output(2).inner_text()

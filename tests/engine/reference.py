@@ -160,7 +160,8 @@ class Reference:
 def declare(env: LocalEnvironment, tree: Node, act: Act) -> dict[str, list[int]]:
     """Declare the tree; the lists that its sinks will fill, by name."""
     taken: dict[str, list[int]] = {}
-    pending = [(child, _source_of(env, tree, act)) for child in reversed(tree.children)]
+    source = _source_of(env, tree, act)
+    pending = [(child, source) for child in reversed(tree.children)]
     while pending:
         node, stream = pending.pop()
         behind = _behind(stream, node, act, taken)

@@ -102,7 +102,8 @@ def test_an_unwatched_cell_waits_and_shows_html_and_text_only(shared: Kernel) ->
 
 def test_a_failed_job_fails_an_unwatched_cell_at_the_users_own_line(shared: Kernel) -> None:
     """The exception keeps its type, and its notes name operator, item and line."""
-    code = "%%sage_submit bad -o job\n\n\ndef invert(x):\n    return 1 / (x - 3)\n\nenv.from_batch(range(9)).map(invert).print()"
+    body = "\n\ndef invert(x):\n    return 1 / (x - 3)\n\nenv.from_batch(range(9)).map(invert).print()"
+    code = "%%sage_submit bad -o job\n" + body
     reply = shared.run(code, allow_stdin=False)
     assert reply.error == ("ZeroDivisionError", "division by zero")
     assert re.search(r"operator 'invert' \(map\), Cell In\[\d+\], line 5: return 1 / \(x - 3\)", reply.traceback)
@@ -320,8 +321,8 @@ def test_two_kernels_at_once_do_not_meet(kernel: Start) -> None:
 def test_nothing_runs_on_after_the_last_job(shared: Kernel) -> None:
     shared.run(ENDLESS, cell_id="last")
     shared.run("job.stop();")
-    code = "deadline = time.monotonic() + 10\nwhile leftovers() and time.monotonic() < deadline: time.sleep(0.01)\nleftovers()"
-    assert shared.run(code).result == "[]"
+    wait = "deadline = time.monotonic() + 10\nwhile leftovers() and time.monotonic() < deadline: time.sleep(0.01)"
+    assert shared.run(f"{wait}\nleftovers()").result == "[]"
 
 
 def test_unload_takes_the_magics_away(kernel: Start) -> None:
