@@ -14,7 +14,7 @@ from benchmarks.measure import Pair
 from benchmarks.viewing import view_on_and_off
 from benchmarks.works import latency, make_text, map_filter_sum, word_count
 
-_COLUMNS = (44, 10, 11, 16, 7, 6)
+_COLUMNS = (44, 10, 11, 19, 8, 6)
 
 
 def _say(text: str) -> None:
@@ -60,8 +60,8 @@ def main() -> int:
             p50 <= bound,
         )
         rows.append((row, p50 <= bound))
-    _say("live view on and off, 4 M integers in a kernel ...")
-    rows.append(_pair("live view on / off, 4 M ints", view_on_and_off(runs), 1.05))
+    _say("live view on and off, 12 M integers in a kernel ...")
+    rows.append(_pair("live view on / off, 12 M ints", view_on_and_off(runs), 1.05))
     _say("memory over 20 M items ...")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", "20000000"], capture_output=True, text=True, check=True
@@ -71,7 +71,8 @@ def main() -> int:
     rows.append((row, spread <= 20))
 
     print(
-        f"\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()};"
+        f"\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, "
+        f"{platform.machine()};"
         f" medians of {runs}\n"
     )
     head = ("", "sage_nb", "by hand", "ratio (min-max)", "bound", "held")

@@ -21,7 +21,7 @@ from benchmarks.measure import side_by_side
 
 def run(live):
     env = LocalEnvironment("viewed")
-    env.from_batch(range(4_000_000)).map(lambda x: x + 1).filter(lambda x: x % 2).map(lambda x: x * 3).show("last")
+    env.from_batch(range(12_000_000)).map(lambda x: x + 1).filter(lambda x: x % 2).map(lambda x: x * 3).show("last")
     job = env.submit()
     if live:
         show_job(job, get_ipython(), live=True)
@@ -33,8 +33,8 @@ print("PAIR " + json.dumps([pair.ours, pair.theirs, pair.ratio, pair.low, pair.h
 
 
 def view_on_and_off(runs: int) -> Pair:
-    """W1 on 4 M items, with a live view and without."""
-    manager, client = start_new_kernel(kernel_name="python3", env=None, extra_arguments=["--IPKernelApp.log_level=40"])
+    """W1 on 12 M items, with a live view and without."""
+    manager, client = start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"])
     said = ""
     try:
         request = client.execute("%load_ext sage_nb\n" + _CODE.replace("{runs}", str(runs)), allow_stdin=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import use_thread_context
-from sage_nb.notebook.kernel import current_cell, pin_threads
+from sage_nb.notebook.kernel import current_cell, mark_cell, pin_threads
 from sage_nb.notebook.magics import SageMagics
 from sage_nb.notebook.view import show_job
 
@@ -22,11 +22,16 @@ class _Loaded:
         self.magics = SageMagics(shell)
         shell.register_magics(self.magics)
         shell.events.register("pre_run_cell", self.before_cell)
+        shell.events.register("post_run_cell", self.after_cell)
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
         use_thread_context(lambda: pin_threads(shell))
 
     def before_cell(self, info: Any) -> None:
         self.magics.raw_cell = info.raw_cell or ""
+        mark_cell(running=True)
+
+    def after_cell(self, _result: Any) -> None:
+        mark_cell(running=False)
 
     def display_job(self, job: Job) -> None:
         show_job(job, self.shell, live=current_cell(self.shell).watched)
@@ -35,6 +40,7 @@ class _Loaded:
         use_thread_context(lambda: nullcontext)
         self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
         self.shell.events.unregister("pre_run_cell", self.before_cell)
+        self.shell.events.unregister("post_run_cell", self.after_cell)
         for kind in ("line", "cell"):
             for name in ("sage_submit", "sage_jobs", "sage_job", "sage_stop", "sage_logs"):
                 self.shell.magics_manager.magics[kind].pop(name, None)

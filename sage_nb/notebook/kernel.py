@@ -10,7 +10,20 @@ from typing import Any
 
 from sage_nb.jobs.manager import ThreadContext
 
-__all__ = ["Cell", "current_cell", "pin_threads"]
+__all__ = ["Cell", "cell_is_running", "current_cell", "mark_cell", "pin_threads"]
+
+_running = False
+
+
+def mark_cell(*, running: bool) -> None:
+    """Note that a cell begins or has ended."""
+    global _running
+    _running = running
+
+
+def cell_is_running() -> bool:
+    """Whether a cell runs at this moment."""
+    return _running
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ there is a job to watch. When a job ends, its view gets the last snapshot, and t
 and text, which need no kernel.
 
 Flow control. Nothing is queued: a snapshot is made when it is sent, so that a slow page gets fewer of them and none
-that is old. The views say whether they are in sight (`{command: "view", id, visible}`).
+that is old. The views say whether they are in sight (`{command: "view", id, visible}`), when that changes and every
+five seconds. While nobody is there, the server would keep every message for a page that may come back; so it gets one
+in ten seconds.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from sage_nb.errors import JobStateError
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.notebook.html import render_html
+from sage_nb.notebook.kernel import cell_is_running
 from sage_nb.notebook.text import render_text
 
 __all__ = ["JobView", "show_job", "static_bundle"]
@@ -35,6 +38,8 @@ _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
 _MESSAGES_PER_SECOND = 60
 _OUT_OF_SIGHT = 1.0
+_NOBODY = 10.0
+_GRACE = 15.0  # seconds without a word after which a view counts as gone
 _KEPT_VIEWS = 30
 
 
@@ -58,7 +63,10 @@ class JobView:
         self.job = job
         self._shell = shell
         self._display_id = uuid.uuid4().hex
-        self._visible: dict[str, bool] = {}
+        self._views: dict[str, tuple[bool, float]] = {}
+        """By view: whether it is in sight, and when it said so."""
+        self._heard = False
+        self._born = time.monotonic()
         self._last: float = 0.0
         self._ended = False
         self._widget = JobWidget(snapshot=job.snapshot().to_dict())
@@ -80,9 +88,17 @@ class JobView:
 
     def due(self, live: int) -> float:
         """The moment, on the monotonic clock, at which the next snapshot may go out."""
-        in_sight = not self._visible or any(self._visible.values())
-        interval = max(_INTERVAL, live / _MESSAGES_PER_SECOND) if in_sight else _OUT_OF_SIGHT
-        return self._last + interval
+        return self._last + max(self._interval(), live / _MESSAGES_PER_SECOND)
+
+    def _interval(self) -> float:
+        now = time.monotonic()
+        if any(seen and now - said < _GRACE for seen, said in self._views.values()):
+            return _INTERVAL
+        if not self._heard and now - self._born < _GRACE:  # the page may still be loading
+            return _INTERVAL
+        if any(seen for seen, _ in self._views.values()) and cell_is_running():  # which may keep us from hearing
+            return _OUT_OF_SIGHT
+        return _OUT_OF_SIGHT if any(now - said < _GRACE for _, said in self._views.values()) else _NOBODY
 
     def send(self) -> bool:
         """Send the newest snapshot. True where it was the last one."""
@@ -127,11 +143,11 @@ class JobView:
         _pump.wake()
 
     def _view_changed(self, content: dict[str, Any]) -> None:
-        key = str(content.get("id"))
+        self._heard, key = True, str(content.get("id"))
         if content.get("open") is False:
-            self._visible.pop(key, None)
+            self._views.pop(key, None)
         else:
-            self._visible[key] = content.get("visible", True) is not False
+            self._views[key] = content.get("visible", True) is not False, time.monotonic()
 
 
 class _Pump:

@@ -371,6 +371,26 @@ def test_a_view_says_when_it_is_open_and_in_sight(view: View) -> None:
     assert view.page.locator(".sage-job").count() == 0
 
 
+LATER = "() => { const now = performance.now.bind(performance); performance.now = () => now() + 6000 }"
+
+
+def test_a_view_that_hears_nothing_says_so_instead_of_counting_on(view: View) -> None:
+    """After a kernel has gone, a clock that ticks on would be a lie."""
+    view.show("running")
+    view.page.evaluate(LATER)
+    expect(view.page.locator(".sage-waiting")).to_contain_text("No news from the kernel")
+    view.update("running", elapsed=99.0)
+    expect(view.page.locator(".sage-waiting")).not_to_contain_text("No news")
+
+
+def test_a_view_that_is_looked_at_says_so_every_few_seconds(view: View) -> None:
+    view.show("running")
+    view.page.evaluate(LATER)
+    view.update("running")
+    view.page.wait_for_function("() => commands.length === 2")
+    assert view.said() == [{"open": True}, {"visible": True}]
+
+
 def test_what_nobody_sees_is_not_drawn_and_the_newest_wins(view: View) -> None:
     """Out of sight nothing is drawn; back in sight the last snapshot is."""
     view.show("running")

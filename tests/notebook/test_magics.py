@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,6 +262,28 @@ def test_few_messages_however_fast_items_flow(shared: Kernel) -> None:
     assert snapshots[-1]["status"] == "completed"
     assert snapshots[-1]["items"] == 3_000_000
     assert len(snapshots) <= 8 * snapshots[-1]["elapsed"] + 3
+
+
+def test_fewer_messages_while_no_view_is_in_sight(shared: Kernel) -> None:
+    reply = shared.run(ENDLESS.replace("endless", "unseen"), cell_id="unseen")
+    comm = reply.displays[0][WIDGET]["model_id"]
+    content = {"command": "view", "id": "v", "visible": False}
+    shared.wait(shared.send_comm(comm, {"method": "custom", "content": content}))
+
+    def elapsed() -> list[float]:
+        messages = [content for any_reply in shared.replies.values() for content in any_reply.of("comm_msg")]
+        states = [m["data"]["state"].get("snapshot", {}) for m in messages if m["data"]["method"] == "update"]
+        return sorted(snapshot["elapsed"] for snapshot in states if snapshot.get("name") == "unseen")
+
+    before = len(elapsed())
+    shared.until(lambda: len(elapsed()) >= before + 3)
+    late = elapsed()[before + 1 :]
+    assert all(later - earlier > 0.9 for earlier, later in itertools.pairwise(late))
+    content = {"command": "view", "id": "v", "visible": True}
+    shared.wait(shared.send_comm(comm, {"method": "custom", "content": content}))
+    before = len(elapsed())
+    shared.until(lambda: len(elapsed()) >= before + 8, timeout=7)
+    shared.run("job.stop();")
 
 
 def test_awaiting_cell_is_interrupted_and_the_job_cleaned(shared: Kernel) -> None:

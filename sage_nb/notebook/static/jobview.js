@@ -24,7 +24,8 @@
  *   log_total: number, error: Failure | null, notes: string[]}} Snapshot
  * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
  *   | {command: "view", id: string, visible: boolean}} Command
- * @typedef {{pending: string | null, unanswered: boolean, elapsed: number}} Live  what the page knows beside the snapshot
+ * @typedef {{pending: string | null, unanswered: boolean, silent: boolean, elapsed: number}} Live  what the page knows
+ *   beside the snapshot
  * @typedef {{node: Element, update: (s: Snapshot, live: Live) => void}} Part
  */
 
@@ -394,7 +395,8 @@ function factsPart() {
       });
       fill.style.transform = known ? `scaleX(${s.fraction})` : "";
       const hint = "No answer yet. If a cell is busy, Kernel → Interrupt gets through.";
-      say(waiting, live.unanswered ? hint : s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "");
+      const silence = "No news from the kernel. It is busy, or it is gone, and the job with it.";
+      say(waiting, live.unanswered ? hint : live.silent ? silence : s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "");
       set(waiting, { hidden: !waiting.textContent });
     },
   };
@@ -673,6 +675,8 @@ function logLine() {
 // ------------------------------------------------------------------ the view
 
 const ANSWER_MS = 4000;
+const PRESENCE_MS = 5000;
+const SILENCE_MS = 5000;
 const TICK_MS = 250;
 
 /** Shows a job in `el`. `onCommand` gets what the reader presses, and whether this view is open and in sight.
@@ -690,7 +694,7 @@ export function mountJob(el, { onCommand, theme }) {
 
   /** @type {Snapshot | null} */
   let latest = null;
-  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0;
+  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0, saidAt = performance.now();
   /** @type {string | null} */
   let pending = null;
 
@@ -698,8 +702,9 @@ export function mountJob(el, { onCommand, theme }) {
   function live() {
     const now = performance.now();
     const ticks = latest !== null && ["starting", "running", "stopping"].includes(latest.status);
-    const elapsed = (latest?.elapsed ?? 0) + (ticks ? (now - seenAt) / 1000 : 0);
-    return { pending, elapsed, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
+    const silent = ticks && now - seenAt > SILENCE_MS;
+    const elapsed = (latest?.elapsed ?? 0) + (ticks && !silent ? (now - seenAt) / 1000 : 0);
+    return { pending, elapsed, silent, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
   }
 
   /** @param {"stop" | "pause" | "resume"} command */
@@ -721,6 +726,8 @@ export function mountJob(el, { onCommand, theme }) {
     const shown = pending === "stop" ? "stopping" : latest.status;
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
+    // A page that is closed the hard way says nothing; one that goes on saying so is there.
+    if (performance.now() - saidAt > PRESENCE_MS && !ENDED.has(latest.status)) tell({ command: "view", id, visible: true });
     set(root, { "data-status": shown, "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     if (shown !== drawn) say(status, announcement(latest, shown));
     drawn = shown;
@@ -732,11 +739,17 @@ export function mountJob(el, { onCommand, theme }) {
     if (visible && !frame) frame = requestAnimationFrame(draw);
   }
 
+  /** @param {Command} command */
+  function tell(command) {
+    saidAt = performance.now();
+    onCommand(command);
+  }
+
   function look() {
     const now = inSight && document.visibilityState === "visible";
     if (now === visible) return;
     visible = now;
-    onCommand({ command: "view", id, visible });
+    tell({ command: "view", id, visible });
     schedule();
   }
 
