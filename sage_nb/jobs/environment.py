@@ -73,6 +73,7 @@ class LocalEnvironment(BaseEnvironment):
         """
         __tracebackhide__ = True
         wait = autostop if wait is None else wait
+        self._warn_unsunk()
         try:
             job = self._submit(autostop, timeout, cleanup)
             return job.wait() if wait else job
@@ -91,6 +92,7 @@ class LocalEnvironment(BaseEnvironment):
         """Like `submit`, without blocking the event loop while it waits."""
         __tracebackhide__ = True
         wait = autostop if wait is None else wait
+        self._warn_unsunk()
         job = self._submit(autostop, timeout, cleanup)
         return await job if wait else job
 
@@ -111,11 +113,7 @@ class LocalEnvironment(BaseEnvironment):
                     f"the environment {self.name!r} runs job {self._job.uuid[:8]} already ({self._job.status}); "
                     "stop it with env.stop(), or use another environment"
                 )
-            stages = make_plan(self._graph, self.name)
-            for source in unsunk(stages):
-                warnings.warn(
-                    f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
-                )
+            make_plan(self._graph, self.name)
             self._use_up_iterators()
             manager = manager or default_manager()
             self._manager = manager
@@ -123,6 +121,14 @@ class LocalEnvironment(BaseEnvironment):
             self._job._dispatcher.start()
             self._used.update({key: self._job.uuid for key, uid in self._used.items() if not uid})
             return self._job
+
+    def _warn_unsunk(self) -> None:
+        """Warn of what nothing takes. In a cell of ours the view says it."""
+        if any(True for _ in self._graph.sources()):
+            for source in unsunk(make_plan(self._graph, self.name)):
+                warnings.warn(
+                    f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
+                )
 
     def _use_up_iterators(self) -> None:
         iterators = {}

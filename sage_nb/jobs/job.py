@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,7 @@ from sage_nb.jobs.snapshot import JobSnapshot, Progress
 __all__ = ["INTERRUPT_GRACE", "Job"]
 
 _TICK = 0.05  # an interrupt of an awaiting cell is seen only when the event loop turns
+_LOOK = 0.2  # a signal that comes just before a thread blocks does not wake it, so nothing blocks for longer
 INTERRUPT_GRACE = 2.0
 
 
@@ -105,7 +107,7 @@ class Job:
         """
         self._dispatcher.stop(timeout)
         if not self._dispatcher.is_own_thread():
-            self._dispatcher.clean.wait()
+            _wait(self._dispatcher.clean, None)
             self._dispatcher.join()
         return self
 
@@ -123,7 +125,7 @@ class Job:
         if self._dispatcher.is_own_thread():
             raise JobStateError(f"job {self.name!r} cannot wait for itself: this is its own thread")
         try:
-            ended = self._dispatcher.done.wait(timeout)
+            ended = _wait(self._dispatcher.done, timeout)
         except KeyboardInterrupt:
             self.stop(INTERRUPT_GRACE)
             raise KeyboardInterrupt(f"job {self.name!r} was stopped, as what waited for it was interrupted") from None
@@ -209,3 +211,14 @@ class Job:
     def _changed(self) -> None:
         for listener in list(self._listeners):
             listener(self)
+
+
+def _wait(event: threading.Event, timeout: float | None) -> bool:
+    """`event.wait(timeout)`, which an interrupt ends within 0.2 s whenever it comes."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
+        if event.wait(max(0.0, left)):
+            return True
+        if deadline is not None and time.monotonic() >= deadline:
+            return False

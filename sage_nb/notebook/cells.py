@@ -18,9 +18,10 @@ def run_body(shell: Any, raw_cell: str, body: str, magic: str) -> None:
     __tracebackhide__ = True
     lines = raw_cell.splitlines()
     offset = next((n for n, line in enumerate(lines, 1) if line.lstrip().startswith(magic)), 1)
+    if lines[offset:] != body.splitlines():  # the magic was called from code, with a body of its own
+        raw_cell, offset = f"{magic}\n{body}", 1
     offset += len(body.splitlines()) - len(body.lstrip("\n\r\t ").splitlines())  # transform_cell() drops them
-    shown = raw_cell if raw_cell.strip() else f"{magic}\n{body}"
-    filename = shell.compile.cache(shown, shell.execution_count, raw_code=shown)
+    filename = shell.compile.cache(raw_cell, shell.execution_count, raw_code=raw_cell)
     try:
         tree = ast.parse(shell.transform_cell(body), filename)
     except SyntaxError as exc:

@@ -31,6 +31,8 @@ class Cell:
     """The running cell. `id` is the front end's; None where the client gives none."""
 
     id: str | None
+    run: str | None
+    """Which execution of the cell this is: the id of the client's request."""
     kernel: bool
     """Whether a Jupyter kernel runs it, rather than IPython in a terminal."""
     watched: bool
@@ -41,13 +43,14 @@ def current_cell(shell: Any) -> Cell:
     """The cell that runs at this moment."""
     get_parent = getattr(shell, "get_parent", None)
     if get_parent is None or getattr(shell, "kernel", None) is None:
-        return Cell(None, kernel=False, watched=False)
+        return Cell(None, None, kernel=False, watched=False)
     parent = get_parent() or {}
     cell_id = (parent.get("metadata") or {}).get("cellId")
     # A front end with a person in front of it can ask for input. Voilà cannot, but shows the page all the same.
     asks = (parent.get("content") or {}).get("allow_stdin") is not False
     voila = os.environ.get("SERVER_SOFTWARE", "").startswith("voila")
-    return Cell(cell_id, kernel=True, watched=asks or voila)
+    run = (parent.get("header") or {}).get("msg_id")
+    return Cell(cell_id, run, kernel=True, watched=asks or voila)
 
 
 def pin_threads(shell: Any) -> ThreadContext:

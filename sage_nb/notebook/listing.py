@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from sage_nb.jobs.info import JobInfo
-from sage_nb.notebook.words import duration
+from sage_nb.notebook.words import duration, fit
 
 __all__ = ["jobs_bundle"]
 
@@ -34,5 +34,5 @@ def jobs_bundle(infos: list[JobInfo]) -> dict[str, Any]:
 
 def _row(info: JobInfo) -> tuple[str, ...]:
     began = time.strftime("%H:%M:%S", time.localtime(info.start_time)) if info.start_time else ""
-    error = (info.error or "").splitlines()[0][:60] if info.error else ""
+    error = fit((info.error or "").partition("\n")[0], 60)
     return info.uuid[:8], info.name, info.status, began, duration(info.runtime), error

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import keyword
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -57,6 +60,15 @@ def _submit_options(fn: Any) -> Any:
     return fn
 
 
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """A job that a cell has submitted. While it runs, the JobManager holds it; afterwards, whoever wants its results."""
+
+    run: str | None
+    job: weakref.ref[Job]
+    view: JobView | None
+
+
 @magics_class
 class SageMagics(Magics):
     """The magics of sage_nb."""
@@ -66,7 +78,7 @@ class SageMagics(Magics):
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
         self.raw_cell = ""
-        self._by_cell: dict[str, tuple[Job, JobView | None]] = {}
+        self._by_cell: dict[str, list[_Submitted]] = {}
 
     @property
     def manager(self) -> JobManager:
@@ -92,10 +104,10 @@ class SageMagics(Magics):
         """
         __tracebackhide__ = True
         args = _arguments(self.sage_submit, line)
-        if args.output is not None and not args.output.isidentifier():
+        if args.output is not None and (not args.output.isidentifier() or keyword.iskeyword(args.output)):
             raise UsageError(f"%sage_submit: -o takes the name of a variable, not {args.output!r}")
         here = current_cell(self.shell)
-        self._replace(here.id)
+        self._replace(here)
         try:
             env = self._named_environment(args.name) if cell is None else self._declare(args, cell)
             job = env._submit(args.wait, args.timeout, args.cleanup)
@@ -114,7 +126,7 @@ class SageMagics(Magics):
             self.shell.user_ns[args.output] = job
         view = show_job(job, self.shell, live=True) if here.watched else None
         if here.id is not None:
-            self._by_cell[here.id] = job, view
+            self._by_cell.setdefault(here.id, []).append(_Submitted(here.run, weakref.ref(job), view))
         if not here.watched:
             wait_at_cell_end(job, self.shell, here)
         elif args.wait:
@@ -125,6 +137,12 @@ class SageMagics(Magics):
         env = LocalEnvironment(args.name or "pipeline", backend=args.backend)
         self.shell.user_ns["env"] = env
         run_body(self.shell, self.raw_cell, body, "%%sage_submit")
+        bound = self.shell.user_ns.get("env")
+        if bound is not env and isinstance(bound, LocalEnvironment) and not env._graph.operators:
+            raise UsageError(
+                "%%sage_submit: the cell binds env to another environment; declare on the env it is given, "
+                "or submit yours with %sage_submit NAME"
+            )
         return env
 
     def _named_environment(self, name: str | None) -> LocalEnvironment:
@@ -139,14 +157,21 @@ class SageMagics(Magics):
             raise UsageError(f"%sage_submit: {name} {what}{hint}")
         return env
 
-    def _replace(self, cell_id: str | None) -> None:
-        """Stop and clean what an earlier run of this cell started."""
-        if cell_id is None or cell_id not in self._by_cell:
+    def _replace(self, here: Cell) -> None:
+        """Stop and clean what earlier runs of this cell started."""
+        if here.id is None:
             return
-        job, view = self._by_cell.pop(cell_id)
-        if view is not None:
-            view.close()
-        job.stop()
+        submitted = self._by_cell.pop(here.id, [])
+        earlier = [one for one in submitted if one.run != here.run]
+        self._by_cell[here.id] = [one for one in submitted if one.run == here.run]
+        jobs = [job for one in earlier if (job := one.job()) is not None]
+        for one in earlier:
+            if one.view is not None:
+                one.view.close()
+        for job in jobs:
+            job.request_stop()
+        for job in jobs:
+            job.stop()
 
     def _one_line(self, exc: SageError) -> str:
         from sage_nb.engine.failure import describe_site
@@ -214,6 +239,8 @@ class SageMagics(Magics):
     def sage_logs(self, line: str) -> None:
         """Show the last lines of a job's log."""
         args = _arguments(self.sage_logs, line)
+        if args.n < 1:
+            raise UsageError(f"%sage_logs: -n is a number of lines, 1 or more, not {args.n}")
         key = self._job_key(args.job)
         try:
             info = self.manager.find(key)

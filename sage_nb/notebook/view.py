@@ -57,10 +57,11 @@ class JobWidget(anywidget.AnyWidget):
 
 
 class JobView:
-    """One job shown in one cell."""
+    """One job shown in one cell. Once the job has ended, the view holds it no longer, nor its results."""
 
     def __init__(self, job: Job, shell: Any) -> None:
-        self.job = job
+        self._job: Job | None = job
+        self._uuid = job.uuid
         self._shell = shell
         self._display_id = uuid.uuid4().hex
         self._views: dict[str, tuple[bool, float]] = {}
@@ -74,7 +75,8 @@ class JobView:
 
     def show(self) -> None:
         """Put the view below the running cell, and keep it up to date from now on."""
-        snapshot = self.job.snapshot()
+        assert self._job is not None
+        snapshot = self._job.snapshot()
         bundle = {
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
@@ -84,7 +86,7 @@ class JobView:
             **static_bundle(snapshot),
         }
         self._publish(bundle, update=False)
-        _pump.add(self)
+        _pump.add(self, self._job)
 
     def due(self, live: int) -> float:
         """The moment, on the monotonic clock, at which the next snapshot may go out."""
@@ -102,30 +104,41 @@ class JobView:
 
     def send(self) -> bool:
         """Send the newest snapshot. True where it was the last one."""
-        ended = self.job.status in ENDED
-        snapshot = self.job.snapshot()
+        job = self._job
+        if job is None:
+            return True
+        ended = job.status in ENDED
+        snapshot = job.snapshot()
         self._last = time.monotonic()
         self._widget.snapshot = snapshot.to_dict()
         if ended:
-            self._ended = True
+            self._ended, self._job = True, None
             self._publish(static_bundle(snapshot), update=True)
         return ended
 
-    def settled(self) -> None:
+    def ended(self) -> bool:
+        """Whether the last snapshot is due, or sent."""
+        return self._job is None or self._job.status in ENDED
+
+    def settled(self, job: Job) -> None:
         """The job has ended and now its kept services are stopped as well: say so in the cell."""
-        if self._ended and self.job.snapshot().services:
-            self._publish(static_bundle(self.job.snapshot()), update=True)
+        if self._ended:
+            snapshot = job.snapshot()
+            if snapshot.services:
+                self._publish(static_bundle(snapshot), update=True)
 
     def close(self) -> None:
-        """Send nothing more, and let go of the widget's model."""
+        """Send nothing more, and let go of the job and of the widget's models."""
         _pump.drop(self)
-        self._ended = False
+        self._ended, self._job = False, None
+        self._widget.on_msg(self._on_message, remove=True)
+        self._widget.layout.close()
         self._widget.close()
 
     def _publish(self, bundle: dict[str, Any], *, update: bool) -> None:
         self._shell.display_pub.publish(
             data=bundle,
-            metadata={"sage_nb": {"job": self.job.uuid}},
+            metadata={"sage_nb": {"job": self._uuid}},
             transient={"display_id": self._display_id},
             update=update,
         )
@@ -133,13 +146,14 @@ class JobView:
     def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """A command of a view. It may come on any thread, so nothing here waits."""
         command = content.get("command") if isinstance(content, dict) else None
+        job = self._job
         if command == "view":
             self._view_changed(content)
-        elif command == "stop":
-            self.job.request_stop()
-        elif command in ("pause", "resume"):
+        elif job is not None and command == "stop":
+            job.request_stop()
+        elif job is not None and command in ("pause", "resume"):
             with suppress(JobStateError):  # the job went on meanwhile; the next snapshot says so
-                self.job.pause() if command == "pause" else self.job.resume()
+                job.pause() if command == "pause" else job.resume()
         _pump.wake()
 
     def _view_changed(self, content: dict[str, Any]) -> None:
@@ -160,8 +174,8 @@ class _Pump:
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, view: JobView) -> None:
-        view.job._listen(partial(self._status_changed, view))
+    def add(self, view: JobView, job: Job) -> None:
+        job._listen(partial(self._status_changed, view))
         with self._lock:
             self._live.append(view)
             if self._thread is None:
@@ -180,7 +194,7 @@ class _Pump:
     def _status_changed(self, view: JobView, job: Job) -> None:
         self.wake()
         if job._dispatcher.clean.is_set():
-            view.settled()
+            view.settled(job)
 
     def _run(self) -> None:
         while True:
@@ -192,7 +206,7 @@ class _Pump:
             self._woken.clear()
             now = time.monotonic()
             for view in live:
-                if view.job.status in ENDED or now >= view.due(len(live)):
+                if view.ended() or now >= view.due(len(live)):
                     self._send(view)
             wait = min((view.due(len(live)) for view in live), default=now) - time.monotonic()
             if wait > 0:
