@@ -91,7 +91,10 @@ class Script:
 
     def __init__(self, code: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-u", "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,  # what `wait_for` does not want is left for `communicate`
         )
 
     def __enter__(self) -> Script:
@@ -105,7 +108,7 @@ class Script:
         """Read up to a line."""
         assert self._process.stdout is not None
         for got in self._process.stdout:
-            if got.strip() == line:
+            if got.decode().strip() == line:
                 return
         raise AssertionError(f"ended without the line {line!r}: {self._process.communicate()}")
 
@@ -116,4 +119,4 @@ class Script:
     def end(self, limit: float = LIMIT) -> tuple[int, list[str], str]:
         """Wait for its end: the exit code, the lines not yet read, and what went to stderr."""
         out, err = self._process.communicate(timeout=limit)
-        return self._process.returncode, out.split("\n")[:-1], err
+        return self._process.returncode, out.decode().split("\n")[:-1], err.decode()

@@ -20,7 +20,7 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -40,6 +40,9 @@ __all__ = ["ENDED", "SOURCE_GRACE", "Cleanup", "Dispatcher"]
 Cleanup = Literal["always", "on_success", "never"]
 ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
+_WORKER_GRACE = (
+    1.2  # for the thread that started the services, so that it can stop them: some are bound to their thread
+)
 _TICK = 0.05
 
 
@@ -58,6 +61,12 @@ class _LiveView(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._read())
 
+    def items(self) -> ItemsView[str, Any]:
+        return dict(self._read()).items()
+
+    def values(self) -> ValuesView[Any]:
+        return dict(self._read()).values()
+
     def __repr__(self) -> str:
         return repr(self._read())
 
@@ -74,6 +83,7 @@ class Dispatcher:
         timeout: float | None = None,
         service_stop_timeout: float = 10.0,
         on_change: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.name = name
@@ -99,6 +109,7 @@ class Dispatcher:
         self._cleanup = cleanup
         self._timeout = timeout
         self._on_change = on_change
+        self._on_end = on_end
         self._thread_context = thread_context
         self._context = contextvars.copy_context()
         self._lock = threading.RLock()
@@ -112,6 +123,7 @@ class Dispatcher:
         self._step: Step | None = None
         self._step_began = 0.0
         self._stop_began: float | None = None
+        self._cut_at = float("inf")
         self._stop_grace = 10.0
         self._down_by: float | None = None
         self._outcome = "completed"
@@ -135,6 +147,10 @@ class Dispatcher:
     def is_stopping(self) -> bool:
         return self.stop_event.is_set()
 
+    def is_overdue(self) -> bool:
+        """Whether a stop was asked for so long ago that not even the item at hand may go on."""
+        return self.stop_event.is_set() and time.monotonic() >= self._cut_at
+
     def waiting_for(self) -> str | None:
         """What a start or a stop is waiting for at this moment."""
         step, starting = self._step, self.services_host.at
@@ -142,6 +158,9 @@ class Dispatcher:
             return f"service {step.service.name!r}: {step.what}"
         if self.status == "starting" or (self.status == "stopping" and starting is not None):
             return f"service {starting.name!r} to start" if starting is not None else None
+        closing = [task.closing for task in list(self._tasks.values()) if task.closing is not None]
+        if closing:
+            return f"close() of {closing[0].kind} {closing[0].name!r}"
         if self.status == "stopping":
             waiting = [task for task in self._tasks.values() if not task.ended.is_set()]
             return waiting[0].where() if waiting else None
@@ -178,6 +197,7 @@ class Dispatcher:
                 with self._lock:
                     self.error, self._outcome = exc, "failed"
                     self._end()
+                self._tell(self._on_end)
             raise
 
     def pause(self) -> None:
@@ -217,6 +237,7 @@ class Dispatcher:
                     self._outcome = outcome
                     self.error = self.error or error
                     self._set_status("stopping")
+                    self._cut_at = self._stop_began + SOURCE_GRACE
                     self.stop_event.set()
                     self.resumed.set()
                     self._go.set()
@@ -243,6 +264,7 @@ class Dispatcher:
             self.failure, self.error = failure, failure.exception
             self._outcome = "failed"
             self.log.say(failure.operator or "job", headline(failure.exception), "ERROR")
+            self._cut_at = min(self._cut_at, time.monotonic() + SOURCE_GRACE)
             self.stop_event.set()
             self.resumed.set()
             self._go.set()
@@ -332,11 +354,15 @@ class Dispatcher:
                 return
             if self._steps is None:
                 keep = self._cleanup == "never" or (self._cleanup == "on_success" and self._outcome == "failed")
-                if keep and self.services_host.instances() and self._down_by is None:
+                keep = keep and bool(self.services_host.instances()) and self._down_by is None
+                if keep:
                     self._keep()
-                    return
-                self._begin_down()
-        self._go_down(generation)
+                else:
+                    self._begin_down()
+        if self._kept:
+            self._tell(self._on_end)
+        else:
+            self._go_down(generation)
 
     def _begin_down(self) -> None:
         self._steps = deque(self.services_host.steps_down(drain=self._outcome == "completed"))
@@ -352,10 +378,10 @@ class Dispatcher:
                     return
                 if not self._steps:
                     self._conclude()
-                    return
+                    break
                 step = self._steps.popleft()
                 self._step, self._step_began = step, time.monotonic()
-                if step.service.state == "running":
+                if step.service.state == "running" and step.calls_it:
                     step.service.state = "stopping"
                 self._wake.notify_all()
             try:
@@ -364,6 +390,7 @@ class Dispatcher:
                 return
             except BaseException as exc:  # noqa: BLE001 - whatever a service raises is the job's failure
                 self._step_failed(step, exc, generation)
+        self._tell(self._on_end)
 
     def _step_failed(self, step: Step, exc: BaseException, generation: int) -> None:
         with self._lock:
@@ -371,6 +398,8 @@ class Dispatcher:
                 return
             step.service.state, step.service.note = "failed", headline(exc)
         name = step.service.name
+        if self._generation and not self.done.is_set():
+            exc.add_note("sage_nb: this ran on another thread than the service's start, which a call still holds")
         failure = explain(exc, f"{step.what} of service {name!r}", operator=name, declared=step.service.spec.site)
         if self.done.is_set():
             self.say(f"service {name!r}: {step.what} raised {headline(exc)}", "ERROR")
@@ -399,7 +428,7 @@ class Dispatcher:
             self._end()
         self.clean.set()
         self._wake.notify_all()
-        self._on_change()
+        self._tell(self._on_change)
 
     def _end(self) -> None:
         self._tasks.clear()
@@ -414,10 +443,13 @@ class Dispatcher:
 
     def _set_status(self, status: str) -> None:
         self.status = status
+        self._tell(self._on_change)
+
+    def _tell(self, listener: Callable[[], None]) -> None:
         try:
-            self._on_change()
+            listener()
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong for those who look on, the job must reach its end
-            self.log.say("job", f"reporting that the job is {status} failed: {headline(exc)}", "ERROR")
+            self.log.say("job", f"reporting that the job is {self.status} failed: {headline(exc)}", "ERROR")
 
     # The watch
 
@@ -481,7 +513,7 @@ class Dispatcher:
         for task in self._tasks.values():
             if task.ended.is_set():
                 continue
-            if waited >= self._stop_grace or (waited >= SOURCE_GRACE and task.waits_in_source()):
+            if waited >= self._stop_grace or (waited >= self._source_grace(task) and task.waits_in_source()):
                 where = task.where()
                 if task.abandon():
                     if task.thread is not None:
@@ -489,6 +521,10 @@ class Dispatcher:
                     self.say(f"{where} did not return; its thread is left to end when it does", "WARNING")
                     if task is self.all_tasks[0]:
                         self._hand_over()
+
+    def _source_grace(self, task: Task) -> float:
+        worker = task is self.all_tasks[0] and self._down_by is None and self.services_host.instances()
+        return _WORKER_GRACE if worker else SOURCE_GRACE
 
     def _step_limit(self, step: Step) -> float:
         if self._down_by is None:

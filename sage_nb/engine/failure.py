@@ -12,6 +12,7 @@ import reprlib
 import site
 import sys
 import sysconfig
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
 
-from sage_nb.engine.loops import FILENAME
+from sage_nb.engine.loops import FILENAME, LoopEnded
 from sage_nb.pipeline.graph import Site
 
 __all__ = ["Failure", "describe_site", "explain", "headline", "loop_frame", "safe_repr", "safe_str", "user_line"]
@@ -56,7 +57,11 @@ def safe_repr(value: Any) -> str:
     """`repr(value)`, bounded, and never an exception."""
     try:
         shown = _SHORT.repr(value)
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
+    except LoopEnded:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
+        if isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise
         shown = f"<{type(value).__name__}: its repr() raised {type(exc).__name__}>"
     return shown if len(shown) <= _REPR_LIMIT else shown[: _REPR_LIMIT - 1] + "…"
 
@@ -153,6 +158,11 @@ def _around(at: Site, context: int = 2) -> tuple[tuple[int, str, bool], ...]:
     return tuple(found)
 
 
+def _add_note(exc: BaseException, note: str) -> None:
+    if note not in getattr(exc, "__notes__", ()):  # one exception may be raised again and again
+        exc.add_note(note)
+
+
 _NO_ITEM = object()
 
 
@@ -169,8 +179,8 @@ def explain(
         source = linecache.getline(at.filename, at.lineno).strip()
         note += f", {where}" + (f": {source}" if source else "")
     with suppress(Exception):  # an exception that is a frozen dataclass takes no notes
-        exc.add_note(note)
+        _add_note(exc, note)
         if shown is not None:
-            exc.add_note(f"sage_nb: on the item {shown}")
+            _add_note(exc, f"sage_nb: on the item {shown}")
     exc = exc.with_traceback(tb)
     return Failure(exc, tb, subject, operator, shown, where, _around(at) if at else ())

@@ -51,7 +51,10 @@ class JobLog(logging.Handler):
         return logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception as exc:  # noqa: BLE001 - as in logging itself, a slip in a log line does not stop the program
+            text = f"{record.msg!r} does not fit its arguments {record.args!r}: {exc}"
         if record.exc_info:
             text += "\n" + logging.Formatter().formatException(record.exc_info)
         self.say(record.name, text, record.levelname)

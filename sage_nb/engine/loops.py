@@ -17,11 +17,11 @@ little more than the loop a person would write. For `source.map(f).filter(g).sin
 How the rest of the engine sees into it:
 
 *   `flag` is the one variable tested per item. `signal()` sets it from any thread; `control()` then pauses, or
-    raises `LoopEnded`.
+    raises `LoopEnded`. `within()` does so between the items of a flatmap, and lets them all pass if they do at once.
 *   Counters are closure variables that `read()` returns from any thread, so a loop that blocks in the source
     has nothing left to publish. Only what is dropped or multiplied is counted; the rest is derived
     (`Loop.counts`). They are floats, because CPython adds floats without allocating and ints not; exact to
-    2**53. What comes out of a list, tuple or range is not even counted: its iterator knows how much is left.
+    2**53. What comes out of a range, a tuple or a flatmap's list is not even counted: its iterator knows how much is left.
 *   Every line belongs to an operator. The line that the loop's frame is at says which operator runs (`position`),
     and the line of a traceback which one failed, and on which item; neither costs the loop anything. The
     counters are corrected by it: what an item in flight has not reached yet does not count it.
@@ -104,7 +104,7 @@ class Loop:
     """For each such operator, the lines in which the item at hand is counted but may not be through."""
 
     def make(self) -> Callable[..., tuple[Run, Read, Signal]]:
-        """The factory: `(source, control, idle, closed, functions, limits, taken) -> (run, read, signal)`."""
+        """The factory: `(source, control, within, idle, closed, functions, limits, taken) -> (run, read, signal)`."""
         namespace: dict[str, Any] = {"spread": spread, "is_end": is_end, "length_hint": length_hint}
         exec(self.code, namespace)
         made: Callable[..., tuple[Run, Read, Signal]] = namespace["make"]
@@ -191,7 +191,7 @@ class _Writer:
         return len(self.lines) + 1
 
     def check_flag(self, i: int) -> None:
-        self.put("if flag: control()", Place(i, runs=False, held=True))
+        self.put("if flag: control()" if i == 0 else "if flag: within()", Place(i, runs=False, held=True))
 
     def branch(self, i: int, var: str, tail: bool) -> None:
         """The consumers of operator `i`; `tail` says that `continue` may end the work on this item."""
@@ -238,7 +238,8 @@ class _Writer:
         runs = Place(i, runs=True)
         self.put(f"r{i} = f{i}({var})", runs)
         if counts_itself:
-            self.begin(f"if r{i}.__class__ is list or r{i}.__class__ is tuple:", runs)
+            self.put(f"if r{i}.__class__ is list: r{i} = tuple(r{i})", runs)
+            self.begin(f"if r{i}.__class__ is tuple:", runs)
             self.put(f"d{i} += len(r{i})", runs)
             self.put(f"i{i} = iter(r{i})", runs)
             self.end()
@@ -319,7 +320,7 @@ def generate(nodes: tuple[Node, ...]) -> Loop:
     writer = _Writer(nodes, variables=["x0"] * count, regions=[(0, -1)] * count)
     counted = [i for i, node in enumerate(nodes) if node.kind not in ("sink", "iterate_sized")]
     called = [i for i, node in enumerate(nodes) if i and node.kind != "take"]
-    writer.begin("def make(source, control, idle, closed, functions, limits, taken):")
+    writer.begin("def make(source, control, within, idle, closed, functions, limits, taken):")
     writer.put("flag = False")
     for i in counted:
         writer.put(f"d{i} = 0.0")

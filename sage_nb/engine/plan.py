@@ -17,6 +17,7 @@ from sage_nb.pipeline.sources import IterableSource
 
 __all__ = ["SINKS", "Stage", "make_plan", "unsunk"]
 
+_MAY_BE_TOO_DEEP = 15
 SINKS = frozenset({"sink", "print", "collect", "show"})
 
 
@@ -68,7 +69,10 @@ def make_plan(graph: Graph, name: str) -> tuple[Stage, ...]:
             operators.append(op)
             upstream.append(up)
             pending.extend((consumer, position) for consumer in reversed(consumers[op.id]))
-        stages.append(Stage(tuple(operators), tuple(upstream)))
+        stage = Stage(tuple(operators), tuple(upstream))
+        if len(operators) > _MAY_BE_TOO_DEEP:
+            stage.loop("iterate")  # raises now what would be raised when the job starts
+        stages.append(stage)
     if not stages:
         raise SubmitError(
             f"{name!r} has no source: begin with env.from_batch(...), env.from_csv(...) or env.from_source(...)"

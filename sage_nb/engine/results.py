@@ -75,9 +75,16 @@ class Result(Sequence[Any]):
         return pd.DataFrame({"value": pd.Series(items, dtype=object).infer_objects()})
 
 
-def make_results(operators: list[Operator]) -> dict[str, Result]:
+class Results(dict[str, Result]):
+    """The results of one job, by name."""
+
+    def __missing__(self, name: object) -> Result:
+        raise KeyError(f"no result is called {name!r}; there are: {', '.join(self) or 'none'}")
+
+
+def make_results(operators: list[Operator]) -> Results:
     """An empty result for each `collect` and `show`."""
-    found: dict[str, Result] = {}
+    found = Results()
     for op in operators:
         if op.kind == "collect":
             found[op.spec] = Result(op.spec, "collect", None)

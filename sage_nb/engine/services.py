@@ -37,6 +37,8 @@ class Step:
     what: str
     run: Callable[[], Any]
     limit: float
+    calls_it: bool = True
+    """Whether this calls the service itself, which is not there for others from then on."""
 
 
 def resolve_hook(obj: Any, names: tuple[str, ...]) -> Callable[[], Any] | None:
@@ -61,7 +63,11 @@ class Service:
         self.note: str | None = None
         self.calls = 0
         self.lock = threading.RLock()
+        """Held during a call, so that calls come one at a time."""
         self.thread_safe = False
+        self.ending = False
+        """Whether queued calls are being finished, and new ones refused."""
+        self.queue_lock = threading.Lock()
         self.jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], None]] | None] | None = None
         self.workers: list[threading.Thread] = []
 
@@ -84,6 +90,7 @@ class Service:
         self.thread_safe = bool(getattr(instance, "thread_safe", False))
 
     def invoke(self, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
+        """Call on the caller's thread."""
         if self.state != "running":
             self.refuse()
         fn = getattr(self.instance, method, None)
@@ -98,12 +105,11 @@ class Service:
             return fn(*args, **kw)
 
     def refuse(self) -> None:
-        raise ServiceStoppedError(f"service {self.name!r} is {self.state}; it can be called while it is running")
+        state = "stopping" if self.state == "running" else self.state
+        raise ServiceStoppedError(f"service {self.name!r} is {state}; it can be called while it is running")
 
     def submit(self, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Future[Any]:
-        """Run the call on a thread of the service."""
-        if self.state != "running":
-            self.refuse()
+        """Run the call on a thread of the service. Returns at once, also while another call runs."""
         future: Future[Any] = Future()
 
         def work() -> None:
@@ -113,7 +119,9 @@ class Service:
                 except BaseException as exc:  # noqa: BLE001 - it belongs to whoever asked
                     future.set_exception(exc)
 
-        with self.lock:
+        with self.queue_lock:
+            if self.state != "running" or self.ending:
+                self.refuse()
             if self.jobs is None:
                 self.jobs = queue.SimpleQueue()
             if not self.workers or (self.thread_safe and len(self.workers) < _WORKERS):
@@ -133,12 +141,14 @@ class Service:
 
     def finish_calls(self) -> None:
         """Let the calls that are queued end, and the threads with them."""
-        if self.jobs is not None:
-            for _ in self.workers:
-                self.jobs.put(None)
-            for thread in self.workers:
-                if thread is not threading.current_thread():
-                    thread.join()
+        with self.queue_lock:
+            self.ending = True
+            if self.jobs is not None:
+                for _ in self.workers:
+                    self.jobs.put(None)
+        for thread in self.workers:
+            if thread is not threading.current_thread():
+                thread.join()
 
 
 def _give_context(instance: Any, ctx: Context) -> None:
@@ -188,15 +198,22 @@ class ServiceHost:
         return True
 
     def steps_down(self, drain: bool) -> list[Step]:
-        """The calls that stop every service that was made, in reverse order; `drain` lets queued calls end first."""
+        """The calls that stop every service that was made, in reverse order.
+
+        Calls that are queued come first, while all services are up; `drain` lets them run, else they are cancelled.
+        """
         steps: list[Step] = []
+        made: list[Service] = []
         for service in reversed(self._services.values()):
-            if service.instance is None:
-                if service.state == "starting":
-                    service.state = "failed"
-                continue
-            if service.jobs is not None:
-                steps.append(Step(service, "waiting for its last calls", self._finishing(service, drain), self._limit))
+            if service.instance is not None:
+                made.append(service)
+            elif service.state == "starting":
+                service.state = "failed"
+        for service in made:
+            if service.state == "running":  # a thread for calls may be added until its step has begun
+                finish = self._finishing(service, drain)
+                steps.append(Step(service, "waiting for its last calls", finish, self._limit, calls_it=False))
+        for service in made:
             for names in _DOWN:
                 hook = resolve_hook(service.instance, names)
                 if hook is not None:

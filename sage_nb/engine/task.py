@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sage_nb.engine.failure import describe_site, explain, loop_frame, user_line
 from sage_nb.engine.loops import FILENAME, Counts, Loop, LoopEnded, Node, gather, taken_of
 from sage_nb.engine.plan import Stage
+from sage_nb.errors import JobStateError
 from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.context import Context
 from sage_nb.pipeline.functions import BaseFunction
@@ -61,6 +62,8 @@ class Task:
         self._read: Callable[[], tuple[float, ...]] | None = None
         self._signal: Callable[[bool], None] | None = None
         self._open_takes: dict[int, frozenset[int]] = {}
+        self.closing: Operator | None = None
+        """The operator whose close() runs."""
         self._opening = False
         self._gone = False
         self._lock = threading.Lock()
@@ -134,15 +137,20 @@ class Task:
         if self.reader is not None and self.reader.close is not None:
             self._close_one(self.stage.source, self.reader.close)
         for op, instance in self._instances:
+            if hasattr(instance, "_collected"):
+                instance.collect = _too_late
             close = getattr(instance, "close", None)
             if callable(close):
                 self._close_one(op, close)
 
     def _close_one(self, op: Operator, close: Callable[[], Any]) -> None:
+        self.closing = op
         try:
             close()
         except BaseException as exc:  # noqa: BLE001 - whatever close() raises is the job's failure
             self._fail(exc, op, "close() of ")
+        finally:
+            self.closing = None
 
     def _make(self, op: Operator, cls: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
         """An instance of a function class, with its context, opened."""
@@ -189,7 +197,7 @@ class Task:
         self._prepare_takes(self._loop.nodes, limits)
         made = self._loop.make()
         self._run, self._read, self._signal = made(
-            source, self._control, self._idle, self._closed, functions, limits, taken
+            source, self._control, self._within, self._idle, self._closed, functions, limits, taken
         )
         self._signal(True)  # a pause or a stop may have come before the loop was there
 
@@ -227,6 +235,18 @@ class Task:
         self.job.resumed.wait()
         if self.job.is_stopping() or self.abandoned:
             raise LoopEnded
+
+    def _within(self) -> None:
+        """The same between the items of a flatmap, where a stop lets what is left of the source's item pass, if it can
+        do so at once: an item reaches all its consumers, yet an endless flatmap ends."""
+        signal = self._signal
+        assert signal is not None
+        signal(False)
+        self.job.resumed.wait()
+        if self.abandoned or self.job.is_overdue():
+            raise LoopEnded
+        if self.job.is_stopping():
+            signal(True)
 
     # `take`: a path from the source to a leaf is closed once one of its takes has had enough
 
@@ -348,6 +368,10 @@ class Task:
     def _freeze(self, line: int | None) -> None:
         if self._final is None and self._read is not None and self._loop is not None:
             self._final = self._loop.counts(self._read(), line)
+
+
+def _too_late(_item: Any) -> None:
+    raise JobStateError("collect() in close() comes too late: the stream has ended; emit in execute()")
 
 
 def _raise_in(ident: int, exc: type[BaseException] | None) -> None:

@@ -143,7 +143,8 @@ class Describer:
         tasks = self._job.all_tasks
         totals = [task.total for task in tasks]
         if all(total is not None for total in totals):
-            total = sum(total or 0 for total in totals)
+            # A list may have grown since it was counted.
+            total = sum(max(task.total or 0, task.counts()[0].items_out) for task in self._job.all_tasks)
             return total, (min(1.0, items / total) if total else 1.0)
         if self._job.status == "completed":
             return None, 1.0

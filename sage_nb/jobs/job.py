@@ -21,6 +21,7 @@ __all__ = ["INTERRUPT_GRACE", "Job"]
 
 _TICK = 0.05  # an interrupt of an awaiting cell is seen only when the event loop turns
 _LOOK = 0.2  # a signal that comes just before a thread blocks does not wake it, so nothing blocks for longer
+_TURN = 0.01
 INTERRUPT_GRACE = 2.0
 
 
@@ -103,9 +104,10 @@ class Job:
 
         No item is begun from now on. A source that does not answer is given up after 0.2 s, an operator at work
         on an item after `timeout` seconds; `notes` names what was given up. Of a job that has ended, stops the
-        services that `cleanup` kept. Called from the job's own code, it returns at once.
+        services that `cleanup` kept. Called from the job's own code, it returns at once. Raises `JobStateError`
+        where `timeout` is not a number of seconds, 0 or more.
         """
-        self._dispatcher.stop(timeout)
+        self.request_stop(timeout)
         if not self._dispatcher.is_own_thread():
             _wait(self._dispatcher.clean, None)
             self._dispatcher.join()
@@ -113,6 +115,8 @@ class Job:
 
     def request_stop(self, timeout: float = 10.0) -> None:
         """Like `stop`, but returns at once."""
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise JobStateError(f"stop: timeout is a number of seconds, 0 or more, not {timeout!r}")
         self._dispatcher.stop(timeout)
 
     def wait(self, timeout: float | None = None) -> Job:
@@ -181,18 +185,21 @@ class Job:
         if result is None or result.kind != "collect":
             names = [r.name for r in self._dispatcher.results.values() if r.kind == "collect"]
             raise JobNotFoundError(f"no collect({name!r}) in this job; there are: {', '.join(names) or 'none'}")
-        at = 0
+        at, turned = 0, time.monotonic()
         while True:
             ended = self._dispatcher.done.is_set()  # before looking: what comes in between is seen the next time
-            while at < len(result):
+            caught_up = at >= len(result)
+            if not caught_up:
                 yield result[at]
                 at += 1
-            if ended:
+            elif ended:
                 break
-            try:
-                await asyncio.sleep(0.01)
-            except asyncio.CancelledError:
-                await self._stop_cancelled()
+            if caught_up or time.monotonic() - turned > _TURN:  # however fast items come, the event loop has its turns
+                try:
+                    await asyncio.sleep(_TURN if caught_up else 0)
+                except asyncio.CancelledError:
+                    await self._stop_cancelled()
+                turned = time.monotonic()
         self._ended()
 
     def _ended(self) -> Job:

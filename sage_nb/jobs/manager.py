@@ -86,6 +86,7 @@ class JobManager:
             timeout=timeout,
             service_stop_timeout=float(env.config.get("service_stop_timeout", 10.0)),
             on_change=lambda: self._changed(reference[0]),
+            on_end=lambda: self._record(reference[0]),
             thread_context=_make_thread_context(),
         )
         job = Job(info, dispatcher)
@@ -110,13 +111,16 @@ class JobManager:
         info.start_time, info.stop_time = dispatcher.started, dispatcher.ended
         if dispatcher.error is not None:
             info.error = f"{type(dispatcher.error).__name__}: {safe_str(dispatcher.error)}"
-        if dispatcher.status in ENDED:
-            info.snapshot = job.snapshot()
-            if not dispatcher.services:
-                info.dispatcher = EndedDispatcher()
-                with self._lock:
-                    self._live.pop(info.uuid, None)
+        if dispatcher.status in ENDED and not dispatcher.services:
+            info.dispatcher = EndedDispatcher()
+            with self._lock:
+                self._live.pop(info.uuid, None)
         job._changed()
+
+    @staticmethod
+    def _record(job: Job) -> None:
+        """Keep the last description. It runs the user's repr(), so it comes after the end, and no lock is held."""
+        job._info.snapshot = job.snapshot()
 
     # Finding
 

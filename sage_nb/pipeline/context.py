@@ -109,7 +109,10 @@ _NOT_GIVEN: Any = type("NotGiven", (), {"__repr__": lambda _self: "'process'"})(
 def _services(ctx: Context | None) -> ServiceCaller:
     ctx = ctx or current.get()
     if ctx is None:
-        raise ServiceError("call_service works inside a running pipeline: call it from an operator or a service")
+        raise ServiceError(
+            "call_service works inside a running pipeline, on the job's own threads; on a thread of your own use "
+            "self.call_service of an operator or a service"
+        )
     return ctx.services
 
 

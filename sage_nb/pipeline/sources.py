@@ -64,7 +64,7 @@ def reader_of(iterable: Iterable[Any]) -> Reader:
     items = iter(iterable)
     total = len(iterable) if isinstance(iterable, Sized) else None
     # Only for these is the iterator's length hint exact, and free of the user's code.
-    sized = iterable if type(iterable) in (list, tuple, range) else None
+    sized = iterable if type(iterable) in (tuple, range) else None
     close = getattr(items, "close", None) if inspect.isgenerator(items) else None
     return Reader(items=items, total=total, sized=sized, close=close)  # type: ignore[arg-type]
 
@@ -171,13 +171,14 @@ def _strip_newline(line: str) -> str:
 
 
 def _line_blocks(text: io.TextIOWrapper, size: int = 1 << 16) -> Iterator[list[str]]:
-    rest = ""
+    begun: list[str] = []  # the parts of a line that is longer than a block
     while block := text.read(size):
         lines = block.split("\n")
-        lines[0] = rest + lines[0]
-        rest = lines.pop()
-        yield lines
-    if rest:
+        begun.append(lines.pop(0))
+        if lines:
+            first, begun = "".join(begun), [lines.pop()]
+            yield [first, *lines]
+    if rest := "".join(begun):
         yield [rest]
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_a_generator_function_gets_its_arguments_and_can_be_submitted_again() ->
 
 
 def test_a_false_item_does_not_end_a_source() -> None:
-    answers = iter([0, "", [], False, None])
+    answers: Iterator[Any] = iter([0, "", [], False, None])
     assert ran(lambda env: env.from_batch(lambda: next(answers))) == [0, "", [], False]
 
 
@@ -200,7 +201,7 @@ def test_text_longer_than_any_block_arrives_whole(tmp_path: Path) -> None:
     lines = [f"{n} {'é' * (n % 97)}" for n in range(30_000)] + ["x" * 1_000_000]
     for end in ("\n", "\r\n"):
         path = text_file(tmp_path, end.join(lines).encode())
-        assert ran(lambda env, path=path: env.from_text(path)) == lines
+        assert ran(partial(LocalEnvironment.from_text, path=path)) == lines
 
 
 def test_text_may_be_compressed(tmp_path: Path) -> None:

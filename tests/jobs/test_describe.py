@@ -1,0 +1,136 @@
+"""Snapshots: the one description that every view draws."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sage_nb import BaseService, LocalEnvironment
+from sage_nb.jobs.snapshot import JobSnapshot
+from tests.support import Gate, endless, submitted
+
+
+def test_a_snapshot_is_plain_data_and_comes_back_from_json() -> None:
+    env = LocalEnvironment("plain")
+    env.register_service("db", BaseService)
+    env.from_batch([{"a": object()}, {"a": None}]).show("out")
+    snapshot = env.submit(autostop=True).snapshot()
+    assert JobSnapshot.from_dict(json.loads(json.dumps(snapshot.to_dict()))) == snapshot
+    assert snapshot["status"] == "completed"
+    with pytest.raises(KeyError):
+        snapshot["nonsense"]
+
+
+def test_operators_are_placed_from_left_to_right_one_row_for_each_branch() -> None:
+    env = LocalEnvironment("places")
+    a = env.from_batch([1], name="a")
+    b = a.map(int, name="b")
+    a.map(int, name="c").collect("e")
+    b.collect("d")
+    env.from_batch([1], name="f").collect("g")
+    operators = env.submit(autostop=True).snapshot().operators
+    places = {op.name: (op.col, op.row) for op in operators}
+    assert places == {"a": (0, 0), "b": (1, 0), "d": (2, 0), "c": (1, 1), "e": (2, 1), "f": (0, 2), "g": (1, 2)}
+    names = {op.id: op.name for op in operators}
+    upstream = {op.name: [names[up] for up in op.upstream] for op in operators}
+    assert upstream == {"a": [], "b": ["a"], "c": ["a"], "d": ["b"], "e": ["c"], "f": [], "g": ["f"]}
+    assert all(op.where and op.where.startswith("test_describe.py, line ") for op in operators)
+
+
+def test_progress_is_known_where_the_length_is_known() -> None:
+    with Gate(at=6) as gate:
+        job = submitted(lambda env: env.from_batch(list(range(10))).map(gate), autostop=False)
+        gate.wait()
+        snapshot = job.snapshot()
+        assert (snapshot.items, snapshot.total, snapshot.fraction) == (6, 10, 0.6)
+    job.wait()
+    snapshot = job.snapshot()
+    assert (snapshot.items, snapshot.total, snapshot.fraction, snapshot.eta) == (10, 10, 1.0, None)
+
+
+def test_progress_is_unknown_where_the_length_is_unknown() -> None:
+    with Gate(at=6) as gate:
+        job = submitted(lambda env: env.from_source(endless).map(gate), autostop=False)
+        gate.wait()
+        snapshot = job.snapshot()
+        assert (snapshot.items, snapshot.total, snapshot.fraction, snapshot.eta) == (6, None, None, None)
+    job.stop()
+
+
+def test_of_results_the_last_rows_are_shown_and_all_are_counted() -> None:
+    env = LocalEnvironment("results")
+    env.from_batch([{"n": n, "text": f"row\n{n}"} for n in range(100)]).show("few", rows=2).collect("all")
+    few, everything = env.submit(autostop=True).snapshot().results
+    assert (few.name, few.kind, few.total) == ("few", "show", 100)
+    assert (few.columns, few.numeric) == (("n", "text"), (True, False))
+    assert few.rows == (("98", "row 98"), ("99", "row 99"))
+    assert (everything.total, len(everything.rows), everything.rows[-1][0]) == (100, 10, "99")
+
+
+def test_a_failure_is_described_with_the_users_lines() -> None:
+    env = LocalEnvironment("fails")
+
+    def divide(item: int) -> int:
+        # the line below is the one
+        return item // 0
+
+    env.from_batch([7]).map(divide).collect("out")
+    with pytest.raises(ZeroDivisionError):
+        env.submit(autostop=True)
+    assert env.job is not None
+    snapshot = env.job.snapshot()
+    error = snapshot.error
+    assert error is not None
+    assert (error.type, error.operator, error.item) == ("ZeroDivisionError", "divide", "7")
+    assert [(line.text.strip(), line.marked) for line in error.code][1:3] == [
+        ("# the line below is the one", False),
+        ("return item // 0", True),
+    ]
+    assert "return item // 0" in error.traceback
+    assert "sage_nb/engine" not in error.traceback
+    assert snapshot.status == "failed"
+
+
+def test_a_paused_and_a_stopping_job_say_so() -> None:
+    with Gate() as gate:
+        job = submitted(lambda env: env.from_source(endless).map(gate, name="held"), autostop=False)
+        gate.wait()
+        job.pause()
+        assert job.snapshot().status == "paused"
+        job.request_stop()
+        snapshot = job.snapshot()
+        assert snapshot.status == "stopping"
+        assert snapshot.waiting_for is not None
+        assert snapshot.waiting_for.startswith("map 'held'")
+    assert job.stop().snapshot().waiting_for is None
+
+
+def test_a_snapshot_can_be_taken_at_any_time_from_many_threads() -> None:
+    import threading
+
+    job = submitted(lambda env: env.from_source(endless).flatmap(lambda x: [x, x]).take(200_000), autostop=False)
+    troubles: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while job.status not in ("completed", "failed", "stopped"):
+                assert job.snapshot().items >= 0
+        except BaseException as exc:  # noqa: BLE001 - shown below
+            troubles.append(exc)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    job.wait()
+    for thread in threads:
+        thread.join()
+    assert troubles == []
+    assert job.snapshot().operators[1].items_out == 200_000
+
+
+def test_the_elapsed_time_stands_still_at_the_end() -> None:
+    job = submitted(lambda env: env.from_batch([1]))
+    first, second = job.snapshot(), job.snapshot()
+    assert first == second
+    assert 0 <= first.elapsed < 30
