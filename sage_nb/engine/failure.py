@@ -59,7 +59,7 @@ def safe_repr(value: Any) -> str:
         shown = _SHORT.repr(value)
     except LoopEnded:
         raise
-    except BaseException as exc:  # noqa: BLE001 - a user's __repr__ may raise anything
+    except BaseException as exc:
         if isinstance(exc, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
             raise
         shown = f"<{type(value).__name__}: its repr() raised {type(exc).__name__}>"

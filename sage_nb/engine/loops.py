@@ -17,11 +17,11 @@ little more than the loop a person would write. For `source.map(f).filter(g).sin
 How the rest of the engine sees into it:
 
 *   `flag` is the one variable tested per item. `signal()` sets it from any thread; `control()` then pauses, or
-    raises `LoopEnded`. `within()` does so between the items of a flatmap, and lets them all pass if they do at once.
+    raises `LoopEnded`. `within()` does so between the items of a flatmap, and lets the rest pass if it does at once.
 *   Counters are closure variables that `read()` returns from any thread, so a loop that blocks in the source
     has nothing left to publish. Only what is dropped or multiplied is counted; the rest is derived
     (`Loop.counts`). They are floats, because CPython adds floats without allocating and ints not; exact to
-    2**53. What comes out of a range, a tuple or a flatmap's list is not even counted: its iterator knows how much is left.
+    2**53. What comes out of a range, a tuple or a flatmap's list is not even counted: the iterator knows what is left.
 *   Every line belongs to an operator. The line that the loop's frame is at says which operator runs (`position`),
     and the line of a traceback which one failed, and on which item; neither costs the loop anything. The
     counters are corrected by it: what an item in flight has not reached yet does not count it.

@@ -62,7 +62,7 @@ def _submit_options(fn: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """A job that a cell has submitted. While it runs, the JobManager holds it; afterwards, whoever wants its results."""
+    """A job that a cell has submitted. While it runs, the JobManager holds it; then whoever wants its results."""
 
     run: str | None
     job: weakref.ref[Job]
