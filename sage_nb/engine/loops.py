@@ -250,11 +250,22 @@ class _Writer:
         if not counts_itself:
             self.put(f"d{i} += 1.0", runs)
         start = self.next_line
-        self.branch(i, f"x{i}", True)
-        self.put("pass", Place(self.last(i), runs=False))
+        full = self.full(i)
+        self.branch(i, f"x{i}", tail=not full)
+        self.put(f"if {full}: break" if full else "pass", Place(self.last(i), runs=False))
         self.regions[i] = (start, len(self.lines))
         self.end()
         self.loops -= 1
+
+    def full(self, i: int) -> str:
+        """The condition under which nothing below `i` wants more; empty where that is never so."""
+        node = self.nodes[i]
+        below = [self.full(consumer) for consumer in node.consumers]
+        rest = " and ".join(below) if below and all(below) else ""
+        if node.kind != "take":
+            return rest
+        own = f"d{i} >= n{i}"
+        return f"({own} or {rest})" if rest else own
 
     def counting_generator(self, i: int) -> None:
         """For results of a flatmap that are neither list nor tuple: count what is taken."""

@@ -138,9 +138,13 @@ class Reference:
         elif node.kind == "flatmap generator":
             for one in _generated(node, many(node.n, item), self._act):
                 self._emit(node, one)
+                if not self._wanted(node):
+                    break
         else:
             for one in many(node.n, item):
                 self._emit(node, one)
+                if not self._wanted(node):
+                    break
 
     def _take(self, node: Node, item: int) -> None:
         if self.outs[node.name] < node.n:
@@ -149,6 +153,10 @@ class Reference:
                 self._close(node)
                 if not self._open:
                     raise Ended
+
+    def _wanted(self, node: Node) -> bool:
+        """Whether anything below `node` takes more."""
+        return any(leaf.name in self._open for leaf in nodes(node))
 
     def _close(self, take: Node) -> None:
         self._open -= {node.name for node in nodes(take) if not node.children}

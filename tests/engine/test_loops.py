@@ -254,3 +254,19 @@ def test_items_are_taken_one_by_one() -> None:
 
     ran(lambda env: env.from_batch(numbers).map(step))
     assert order == ["made 0", "mapped 0", "made 1", "mapped 1"]
+
+
+def test_a_flatmap_without_end_lets_go_once_nothing_below_it_wants_more() -> None:
+    """What other consumers of the source get does not depend on a take beside them."""
+    env = LocalEnvironment("takes")
+    numbers = env.from_batch([1, 2])
+    endless = numbers.flatmap(lambda _: itertools.count())
+    endless.take(3).collect("three")
+    endless.filter(lambda n: n % 5 == 0).take(2).map(str).collect("fives")
+    numbers.collect("all")
+    job = env.submit(autostop=True, timeout=30)
+    assert {name: list(result) for name, result in job.results.items()} == {
+        "three": [0, 1, 2],
+        "fives": ["0", "5"],
+        "all": [1, 2],
+    }
