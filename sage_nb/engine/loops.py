@@ -151,13 +151,23 @@ def spread(result: Any) -> Any:
 def gather(instance: Any) -> Callable[[Any], Any]:
     """`execute` of a `FlatMapFunction`: its result's items first, then what it collected meanwhile."""
     execute = instance.execute
+    unfinished = False
 
     def collected() -> Any:
+        nonlocal unfinished
         while instance._collected:
             items, instance._collected = instance._collected, None
             yield from items
+        unfinished = False
 
-    return lambda item: chain(spread(execute(item)), collected())
+    def call(item: Any) -> Any:
+        nonlocal unfinished
+        if unfinished:  # nothing below wanted all that came of the item before
+            instance._collected = None
+        unfinished = True
+        return chain(spread(execute(item)), collected())
+
+    return call
 
 
 @dataclass(slots=True)
@@ -252,7 +262,16 @@ class _Writer:
         start = self.next_line
         full = self.full(i)
         self.branch(i, f"x{i}", tail=not full)
-        self.put(f"if {full}: break" if full else "pass", Place(self.last(i), runs=False))
+        done = Place(self.last(i), runs=False)
+        if full:
+            self.begin(f"if {full}:", done)
+            if counts_itself:  # what is left was counted, and is not taken
+                self.put(f"d{i} -= length_hint(i{i})", done)
+                self.put(f"i{i} = iter(())", done)
+            self.put("break", done)
+            self.end()
+        else:
+            self.put("pass", done)
         self.regions[i] = (start, len(self.lines))
         self.end()
         self.loops -= 1
