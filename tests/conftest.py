@@ -16,6 +16,11 @@ HERE = Path(__file__).parent
 CHECKED_FOR_LEAKS = {"engine", "jobs", "pipeline"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browser tests come last: Playwright keeps an event loop in this thread, and asyncio.run() wants none."""
+    items.sort(key=lambda item: "browser" in item.path.relative_to(HERE).parts)
+
+
 @pytest.fixture
 def leaks() -> Iterator[Leaks]:
     """Fails the test when threads or open files that it made outlive it by 2 s; `leaks.check()` looks in between."""

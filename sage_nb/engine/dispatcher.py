@@ -11,7 +11,8 @@ hands the rest of the worker's duty to a new one. `_generation` counts the worke
 that it is no longer the current one, and ends.
 
 The grace of a task depends on what it would lose. A source that has been asked for an item and has not answered
-holds nothing: 0.2 s. An operator at work on an item gets the `timeout` of the stop, so that the item is finished.
+holds nothing: 0.2 s, or 0.7 s where it holds up the thread that should stop the services. An operator at work on an
+item gets the `timeout` of the stop, so that the item is finished.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
-from sage_nb.engine.failure import Failure, explain, headline
+from sage_nb.engine.failure import Failure, add_note, explain, headline
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.loops import LoopEnded
 from sage_nb.engine.plan import make_plan, unsunk
@@ -40,9 +41,8 @@ __all__ = ["ENDED", "SOURCE_GRACE", "Cleanup", "Dispatcher"]
 Cleanup = Literal["always", "on_success", "never"]
 ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
-_WORKER_GRACE = (
-    1.2  # for the thread that started the services, so that it can stop them: some are bound to their thread
-)
+# For the thread that started the services, so that it can stop them: some are bound to their thread.
+_WORKER_GRACE = 0.7
 _TICK = 0.05
 
 
@@ -115,6 +115,7 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._watching = False
+        self._to_take_over: int | None = None
         self._generation = 0
         self._threads: list[threading.Thread] = []
         self._worker: threading.Thread | None = None
@@ -297,14 +298,36 @@ class Dispatcher:
         name = f"sage_nb {what} {self.name}"
         thread = threading.Thread(target=self._context.copy().run, args=(body,), name=name, daemon=True)
         self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.remove(thread)
+            raise
         return thread
 
     def _work(self) -> None:
+        def duty() -> None:
+            if self._start_services():
+                self._run_tasks()
+            self._finish(0)
+
+        self._on_duty(0, duty)
+
+    def _on_duty(self, generation: int, duty: Callable[[], None]) -> None:
+        """Do a worker's duty. Whatever goes wrong in it, the job reaches its end."""
         current.set(self.services_host.context("job"))
-        if self._start_services():
-            self._run_tasks()
-        self._finish(0)
+        try:
+            duty()
+        except LoopEnded:
+            return
+        except BaseException as exc:  # noqa: BLE001 - nobody else is there to end the job
+            self.fail(explain(exc, "sage_nb itself; please report this"))
+            with self._lock:
+                if generation != self._generation or self.clean.is_set():
+                    return
+                self._steps = deque()
+                self._conclude()
+            self._tell(self._on_end)
 
     def _start_services(self) -> bool:
         try:
@@ -332,9 +355,7 @@ class Dispatcher:
             if self.status == "starting":
                 self._set_status("running")
         self._go.set()
-        if opened and not self.is_stopping():
-            first.run()
-        first.leave()
+        first.play(opened)
         for task in others:
             task.ended.wait()
 
@@ -343,14 +364,12 @@ class Dispatcher:
         opened = task.open()
         task.ready.set()
         self._go.wait()
-        if opened and not self.is_stopping():
-            task.run()
-        task.leave()
+        task.play(opened)
 
     def _finish(self, generation: int) -> None:
         """Stop the services and conclude, unless another worker has been given that duty."""
         with self._lock:
-            if generation != self._generation or self.done.is_set():
+            if generation != self._generation or self.clean.is_set():
                 return
             if self._steps is None:
                 keep = self._cleanup == "never" or (self._cleanup == "on_success" and self._outcome == "failed")
@@ -359,7 +378,8 @@ class Dispatcher:
                     self._keep()
                 else:
                     self._begin_down()
-        if self._kept:
+            kept = self._kept
+        if kept:
             self._tell(self._on_end)
         else:
             self._go_down(generation)
@@ -399,7 +419,7 @@ class Dispatcher:
             step.service.state, step.service.note = "failed", headline(exc)
         name = step.service.name
         if self._generation and not self.done.is_set():
-            exc.add_note("sage_nb: this ran on another thread than the service's start, which a call still holds")
+            add_note(exc, "sage_nb: this ran on another thread than the service's start, which a call still holds")
         failure = explain(exc, f"{step.what} of service {name!r}", operator=name, declared=step.service.spec.site)
         if self.done.is_set():
             self.say(f"service {name!r}: {step.what} raised {headline(exc)}", "ERROR")
@@ -419,7 +439,7 @@ class Dispatcher:
             self.services_host.unkeep()
             self._generation += 1
             self._begin_down()
-            self._thread(self._go_down, "cleanup", self._generation)
+            self._start_worker()
 
     def _conclude(self) -> None:
         self._step = None
@@ -458,7 +478,12 @@ class Dispatcher:
             if self._watching or self.clean.is_set():
                 return
             self._watching = True
-        self._thread(self._watch_until_clean, "watch")
+        try:
+            self._thread(self._watch_until_clean, "watch")
+        except RuntimeError:  # the process ends: `drive` is the watch then
+            self._watching = False
+            if self._down_by is None:
+                raise
 
     def _watch_until_clean(self) -> None:
         with self._lock:
@@ -504,10 +529,8 @@ class Dispatcher:
     def _abandon_overdue(self, waited: float) -> None:
         starting = self.services_host.at
         if starting is not None:
-            if waited >= self._stop_grace:
-                starting.state, starting.note = "hung", "its start did not return"
+            if waited >= self._stop_grace and self.services_host.give_up_start() is not None:
                 self.say(f"the start of service {starting.name!r} did not return; its thread is left to end", "WARNING")
-                self.services_host.at = None
                 self._hand_over()
             return
         for task in self._tasks.values():
@@ -542,12 +565,31 @@ class Dispatcher:
         if self._worker is not None:
             self._given_up.add(self._worker)
         self._generation += 1
-        self._worker = self._thread(self._take_over, "worker", self._generation)
+        self._start_worker()
+
+    def _start_worker(self) -> None:
+        try:
+            self._worker = self._thread(self._take_over, "worker", self._generation)
+        except RuntimeError:  # the process ends: `drive` is the worker then
+            self._to_take_over = self._generation
 
     def _take_over(self, generation: int) -> None:
-        current.set(self.services_host.context("job"))
-        if self._steps is None:
-            for task in self._tasks.values():
-                if task.thread is not None:
-                    task.ended.wait()
-        self._finish(generation)
+        def duty() -> None:
+            if self._steps is None:
+                for task in list(self._tasks.values()):
+                    if task.thread is not None:
+                        task.ended.wait()
+            self._finish(generation)
+
+        self._on_duty(generation, duty)
+
+    def drive(self, until: float) -> None:
+        """Be the watch, and where need be the worker, on the caller's thread: while the process ends, Python may start
+        no threads any more. Returns when the job is clean, or at `until` on the monotonic clock."""
+        while not self.clean.is_set() and time.monotonic() < until:
+            with self._lock:
+                self._look()
+                generation, self._to_take_over = self._to_take_over, None
+            if generation is not None:
+                self._take_over(generation)
+            self.clean.wait(0.02)

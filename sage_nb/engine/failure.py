@@ -26,7 +26,18 @@ from typing import Any
 from sage_nb.engine.loops import FILENAME, LoopEnded
 from sage_nb.pipeline.graph import Site
 
-__all__ = ["Failure", "describe_site", "explain", "headline", "loop_frame", "safe_repr", "safe_str", "user_line"]
+__all__ = [
+    "Failure",
+    "add_note",
+    "describe_site",
+    "explain",
+    "headline",
+    "loop_frame",
+    "safe_repr",
+    "safe_str",
+    "safe_text",
+    "user_line",
+]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 _REPR_LIMIT = 300
@@ -66,6 +77,12 @@ def safe_repr(value: Any) -> str:
     return shown if len(shown) <= _REPR_LIMIT else shown[: _REPR_LIMIT - 1] + "…"
 
 
+def safe_text(text: str, limit: int = 2000) -> str:
+    """`text`, bounded, and without what cannot be sent: half of a surrogate pair."""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def safe_str(exc: BaseException) -> str:
     """`str(exc)`, and never an exception."""
     try:
@@ -77,7 +94,7 @@ def safe_str(exc: BaseException) -> str:
 def headline(exc: BaseException) -> str:
     """The exception's type and the first line of its text."""
     text = safe_str(exc).strip().splitlines()
-    return f"{type(exc).__name__}: {text[0]}" if text else type(exc).__name__
+    return f"{type(exc).__name__}: {text[0][:300]}" if text else type(exc).__name__
 
 
 class _InOrder(reprlib.Repr):
@@ -158,9 +175,11 @@ def _around(at: Site, context: int = 2) -> tuple[tuple[int, str, bool], ...]:
     return tuple(found)
 
 
-def _add_note(exc: BaseException, note: str) -> None:
-    if note not in getattr(exc, "__notes__", ()):  # one exception may be raised again and again
-        exc.add_note(note)
+def add_note(exc: BaseException, note: str) -> None:
+    """`exc.add_note(note)`, once, where the exception takes notes: one that is a frozen dataclass does not."""
+    if note not in getattr(exc, "__notes__", ()):
+        with suppress(Exception):
+            exc.add_note(note)
 
 
 _NO_ITEM = object()
@@ -178,9 +197,8 @@ def explain(
     if at and where:
         source = linecache.getline(at.filename, at.lineno).strip()
         note += f", {where}" + (f": {source}" if source else "")
-    with suppress(Exception):  # an exception that is a frozen dataclass takes no notes
-        _add_note(exc, note)
-        if shown is not None:
-            _add_note(exc, f"sage_nb: on the item {shown}")
+    add_note(exc, note)
+    if shown is not None:
+        add_note(exc, f"sage_nb: on the item {shown}")
     exc = exc.with_traceback(tb)
     return Failure(exc, tb, subject, operator, shown, where, _around(at) if at else ())

@@ -62,4 +62,4 @@ class JobLog(logging.Handler):
     def say(self, source: str, text: str, level: str = "INFO") -> None:
         """Add a line."""
         self.total += 1
-        self.lines.append(LogLine(time.time(), level, source, text))
+        self.lines.append(LogLine(time.time(), level, source, text[:10_000]))

@@ -345,7 +345,17 @@ class _Writer:
 
 @lru_cache(maxsize=256)
 def generate(nodes: tuple[Node, ...]) -> Loop:
-    """The loop for `nodes`, the source first and every branch without a gap. Cached by shape."""
+    """The loop for `nodes`, the source first and every branch without a gap. Cached by shape.
+
+    Raises `PipelineError` where it would be nested too deep for Python.
+    """
+    try:
+        return _generate(nodes)
+    except RecursionError:
+        raise PipelineError("more than about 300 operators in a row are too many for one loop; join some") from None
+
+
+def _generate(nodes: tuple[Node, ...]) -> Loop:
     count = len(nodes)
     writer = _Writer(nodes, variables=["x0"] * count, regions=[(0, -1)] * count)
     counted = [i for i, node in enumerate(nodes) if node.kind not in ("sink", "iterate_sized")]

@@ -8,7 +8,7 @@ import time
 import weakref
 from typing import Any
 
-from sage_nb.engine.failure import safe_repr
+from sage_nb.engine.failure import safe_repr, safe_text
 
 __all__ = ["as_record", "cell_text", "table_of"]
 
@@ -67,7 +67,7 @@ def cell_text(value: Any, limit: int = 200) -> str:
     except Exception:  # noqa: BLE001 - a user's number may raise anything
         text = _quick_repr(value)
     text = " ".join(text.split()) if any(c in text for c in "\n\r\t") else text
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return safe_text(text, limit)
 
 
 def table_of(items: list[Any]) -> tuple[tuple[str, ...], tuple[bool, ...], tuple[tuple[str, ...], ...]]:
@@ -83,4 +83,4 @@ def table_of(items: list[Any]) -> tuple[tuple[str, ...], tuple[bool, ...], tuple
     rows = tuple(
         tuple(cell_text(record.get(c)) if time.perf_counter() < stop_at else "…" for c in columns) for record in records
     )
-    return tuple(columns), numeric, rows
+    return tuple(safe_text(c, 100) for c in columns), numeric, rows

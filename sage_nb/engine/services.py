@@ -14,9 +14,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sage_nb.engine.failure import safe_repr
+from sage_nb.engine.failure import headline, safe_repr
 from sage_nb.engine.log import JobLog
 from sage_nb.errors import ServiceMethodError, ServiceNotFoundError, ServiceStoppedError, ServiceTimeout
 from sage_nb.pipeline.context import Context, ServiceProxy
@@ -53,6 +54,10 @@ def resolve_hook(obj: Any, names: tuple[str, ...]) -> Callable[[], Any] | None:
     return min(found, key=lambda entry: entry[:2])[2] if found else None
 
 
+def _raise(exc: BaseException) -> None:
+    raise exc
+
+
 class Service:
     """One running service."""
 
@@ -65,6 +70,8 @@ class Service:
         self.lock = threading.RLock()
         """Held during a call, so that calls come one at a time."""
         self.thread_safe = False
+        self.given_up = False
+        """Whether its start took too long, and the job goes on without it."""
         self.ending = False
         """Whether queued calls are being finished, and new ones refused."""
         self.queue_lock = threading.Lock()
@@ -188,14 +195,44 @@ class ServiceHost:
                 return False
             self.at = service
             service.state = "starting"
-            service.make(self.context(service.name))
-            for names in _UP:
-                hook = resolve_hook(service.instance, names)
-                if hook is not None:
-                    hook()
-            service.state = "running"
+            if not self._start_one(service):
+                return False
         self.at = None
         return True
+
+    def _start_one(self, service: Service) -> bool:
+        """False where the start took so long that it was given up; what had come of it by then is undone."""
+        service.make(self.context(service.name))
+        instance = service.instance
+        for names in _UP:
+            hook = resolve_hook(instance, names)
+            if hook is not None and not service.given_up:
+                hook()
+        with service.queue_lock:
+            if not service.given_up:
+                service.state = "running"
+                return True
+        for names in _DOWN:
+            try:
+                hook = resolve_hook(instance, names)
+                if hook is not None:
+                    hook()
+            except Exception as exc:  # noqa: BLE001 - the job has ended long since; its log is what is left to tell
+                self._log.say(service.name, f"undoing its late start raised {headline(exc)}", "ERROR")
+        return False
+
+    def give_up_start(self) -> Service | None:
+        """Go on without the service that is starting, if there is one still."""
+        service = self.at
+        if service is None:
+            return None
+        with service.queue_lock:
+            if service.state != "starting":
+                return None
+            service.given_up = True
+            service.state, service.note = "hung", "its start did not return"
+        self.at = None
+        return service
 
     def steps_down(self, drain: bool) -> list[Step]:
         """The calls that stop every service that was made, in reverse order.
@@ -205,7 +242,7 @@ class ServiceHost:
         steps: list[Step] = []
         made: list[Service] = []
         for service in reversed(self._services.values()):
-            if service.instance is not None:
+            if service.instance is not None and not service.given_up:
                 made.append(service)
             elif service.state == "starting":
                 service.state = "failed"
@@ -215,7 +252,10 @@ class ServiceHost:
                 steps.append(Step(service, "waiting for its last calls", finish, self._limit, calls_it=False))
         for service in made:
             for names in _DOWN:
-                hook = resolve_hook(service.instance, names)
+                try:
+                    hook = resolve_hook(service.instance, names)
+                except BaseException as exc:  # noqa: BLE001 - a user's __getattr__; it is that step's failure
+                    hook = partial(_raise, exc)
                 if hook is not None:
                     steps.append(Step(service, f"{getattr(hook, '__name__', names[0])}()", hook, self._limit))
         return steps

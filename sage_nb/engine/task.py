@@ -22,7 +22,7 @@ from sage_nb.engine.plan import Stage
 from sage_nb.errors import JobStateError
 from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.context import Context
-from sage_nb.pipeline.functions import BaseFunction
+from sage_nb.pipeline.functions import BaseFunction, FlatMapFunction
 from sage_nb.pipeline.graph import Operator, Site
 from sage_nb.pipeline.sources import Reader
 
@@ -65,6 +65,7 @@ class Task:
         self.closing: Operator | None = None
         """The operator whose close() runs."""
         self._opening = False
+        self._leaving = False
         self._gone = False
         self._lock = threading.Lock()
         self._final: list[Counts] | None = None
@@ -116,18 +117,33 @@ class Task:
         else:
             self._freeze(None)
 
+    def play(self, opened: bool) -> None:
+        """Run the loop, unless opening failed or a stop came, and leave.
+
+        What `abandon()` raises comes up once, at any line of this thread, this file's own included; so each step can
+        be begun again.
+        """
+        while not self._gone:
+            try:
+                if opened and not self.job.is_stopping():
+                    opened = False
+                    self.run()
+                self.leave()
+            except LoopEnded:
+                continue
+
     def leave(self) -> None:
         """Close every function and let go of the user's objects. An abandoned task does so late, but does it."""
-        if self.abandoned:
-            with self._lock:
-                _raise_in(threading.get_ident(), None)  # what abandon() raised must not come up in close()
+        with self._lock:
+            self._leaving = True  # from here on abandon() raises nothing
+            if self.abandoned:
+                _raise_in(threading.get_ident(), None)  # nor may what it has raised come up in a close()
         self._freeze(None)
         self.ready.set()
         try:
             self._close_all()
         finally:
             self._run = self._read = self._signal = None
-            self._instances = []
             self.reader = None
             with self._lock:
                 self._gone = True
@@ -135,13 +151,11 @@ class Task:
 
     def _close_all(self) -> None:
         if self.reader is not None and self.reader.close is not None:
-            self._close_one(self.stage.source, self.reader.close)
-        for op, instance in self._instances:
-            if hasattr(instance, "_collected"):
-                instance.collect = _too_late
-            close = getattr(instance, "close", None)
-            if callable(close):
-                self._close_one(op, close)
+            close, self.reader.close = self.reader.close, None
+            self._close_one(self.stage.source, close)
+        while self._instances:
+            op, instance = self._instances.pop(0)
+            self._close_one(op, partial(_close, instance))
 
     def _close_one(self, op: Operator, close: Callable[[], Any]) -> None:
         self.closing = op
@@ -177,7 +191,7 @@ class Task:
         if not spec.is_class:
             return spec.target
         instance = self._make(op, spec.target, spec.args, spec.kw or {})
-        if op.kind == "flatmap" and hasattr(instance, "_collected"):
+        if op.kind == "flatmap" and isinstance(instance, FlatMapFunction):
             return gather(instance)
         return instance.execute
 
@@ -311,7 +325,7 @@ class Task:
                 return False
             self.abandoned = True
             self._freeze(self.position().line)
-            if self.thread is not None and self.thread.ident is not None:
+            if not self._leaving and self.thread is not None and self.thread.ident is not None:
                 _raise_in(self.thread.ident, LoopEnded)
         self.ready.set()
         self.ended.set()
@@ -338,7 +352,9 @@ class Task:
     def where(self) -> str:
         """What the task is doing, as a person would say it."""
         position = self.position()
-        if self._opening:
+        if self.closing is not None:
+            what = f"close() of {self.closing.kind} {self.closing.name!r}"
+        elif self._opening:
             what = f"opening source {self.stage.source.name!r}"
         elif position.index is None:
             what = f"the functions of {self.stage.source.name!r}"
@@ -368,6 +384,15 @@ class Task:
     def _freeze(self, line: int | None) -> None:
         if self._final is None and self._read is not None and self._loop is not None:
             self._final = self._loop.counts(self._read(), line)
+
+
+def _close(instance: Any) -> None:
+    if isinstance(instance, FlatMapFunction):
+        with suppress(Exception):  # an object that takes no attributes
+            instance.collect = _too_late  # type: ignore[assignment,method-assign]
+    close = getattr(instance, "close", None)
+    if callable(close):
+        close()
 
 
 def _too_late(_item: Any) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
-from sage_nb.engine.failure import Failure, describe_site, safe_str
+from sage_nb.engine.failure import Failure, describe_site, safe_str, safe_text
 from sage_nb.engine.loops import Counts
 from sage_nb.engine.results import Result
 from sage_nb.engine.rows import table_of
@@ -40,6 +41,7 @@ class Describer:
         self._job = dispatcher
         self._places = _places(dispatcher.operators)
         self._samples: deque[tuple[float, dict[int, Counts]]] = deque()
+        self._lock = threading.Lock()
         self._tables: dict[str, tuple[int, ResultView]] = {}
 
     def progress(self) -> Progress:
@@ -58,7 +60,7 @@ class Describer:
         lines = list(job.log.lines.copy())[-_LOG_LINES:]
         return JobSnapshot(
             uuid=self._uuid,
-            name=self._name,
+            name=safe_text(self._name, 200),
             status=job.status,  # type: ignore[arg-type]
             started=job.started,
             elapsed=elapsed,
@@ -71,10 +73,10 @@ class Describer:
             operators=operators,
             services=self._services(),
             results=tuple(self._result(result, counts) for result in job.results.values()),
-            logs=tuple(LogView(time=e.time, level=e.level, source=e.source, text=e.text[:2000]) for e in lines),
+            logs=tuple(LogView(time=e.time, level=e.level, source=e.source, text=safe_text(e.text)) for e in lines),
             log_total=job.log.total,
             error=self._error(),
-            notes=tuple(job.notes),
+            notes=tuple(safe_text(note) for note in job.notes),
         )
 
     # Counters
@@ -85,10 +87,11 @@ class Describer:
             counts.update(zip((op.id for op in task.stage.operators), task.counts(), strict=True))
         now = time.monotonic()
         samples = self._samples
-        if not samples or now - samples[-1][0] >= _SPACING:
-            samples.append((now, counts))
-            while len(samples) > 2 and now - samples[0][0] > _WINDOW:
-                samples.popleft()
+        with self._lock:  # a view, the user and the job's end may look at once
+            if not samples or now - samples[-1][0] >= _SPACING:
+                samples.append((now, counts))
+                while len(samples) > 2 and now - samples[0][0] > _WINDOW:
+                    samples.popleft()
         return counts
 
     def _rate(self, op: Operator, counts: Counts) -> float:
@@ -107,7 +110,7 @@ class Describer:
         return tuple(
             OperatorView(
                 id=op.id,
-                name=op.name,
+                name=safe_text(op.name, 200),
                 kind=op.kind,
                 col=self._places[op.id][0],
                 row=self._places[op.id][1],
@@ -140,6 +143,8 @@ class Describer:
     # The whole
 
     def _extent(self, items: int) -> tuple[int | None, float | None]:
+        if any(op.kind == "take" for op in self._job.operators):  # how much of the source that needs, nobody knows
+            return None, 1.0 if self._job.status == "completed" else None
         tasks = self._job.all_tasks
         totals = [task.total for task in tasks]
         if all(total is not None for total in totals):
@@ -174,18 +179,18 @@ class Describer:
         failure, error = self._job.failure, self._job.error
         if failure is not None:
             return _error_view(failure)
-        return None if error is None else ErrorView(type=type(error).__name__, message=safe_str(error))
+        return None if error is None else ErrorView(type=type(error).__name__, message=safe_text(safe_str(error)))
 
 
 def _error_view(failure: Failure) -> ErrorView:
     return ErrorView(
         type=type(failure.exception).__name__,
-        message=safe_str(failure.exception)[:2000],
+        message=safe_text(safe_str(failure.exception)),
         operator=failure.operator,
-        item=failure.item,
+        item=None if failure.item is None else safe_text(failure.item),
         where=failure.where,
-        code=tuple(CodeLine(number=n, text=text, marked=marked) for n, text, marked in failure.code),
-        traceback=failure.text(),
+        code=tuple(CodeLine(number=n, text=safe_text(text, 500), marked=marked) for n, text, marked in failure.code),
+        traceback=safe_text(failure.text(), 20_000),
     )
 
 

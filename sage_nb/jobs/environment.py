@@ -8,7 +8,7 @@ import warnings
 from types import GeneratorType, TracebackType
 from typing import Any, Self, get_args
 
-from sage_nb.engine.dispatcher import Cleanup
+from sage_nb.engine.dispatcher import ENDED, Cleanup
 from sage_nb.engine.plan import make_plan, unsunk
 from sage_nb.errors import JobStateError, PipelineError, SubmitError
 from sage_nb.jobs.job import INTERRUPT_GRACE, Job
@@ -109,17 +109,18 @@ class LocalEnvironment(BaseEnvironment):
             if self._closed:
                 raise SubmitError(f"the environment {self.name!r} is closed; make a new one")
             if self._job is not None and not self._job._dispatcher.clean.is_set():
+                keeps = "keeps the services of" if self._job.status in ENDED else "already runs"
                 raise SubmitError(
-                    f"the environment {self.name!r} runs job {self._job.uuid[:8]} already ({self._job.status}); "
+                    f"the environment {self.name!r} {keeps} job {self._job.uuid[:8]} ({self._job.status}); "
                     "stop it with env.stop(), or use another environment"
                 )
             make_plan(self._graph, self.name)
-            self._use_up_iterators()
+            iterators = self._fresh_iterators()
             manager = manager or default_manager()
             self._manager = manager
             self._job = manager._make(self, autostop, timeout, cleanup, name or self.name)  # type: ignore[arg-type]
             self._job._dispatcher.start()
-            self._used.update({key: self._job.uuid for key, uid in self._used.items() if not uid})
+            self._used.update(dict.fromkeys(iterators, self._job.uuid))
             return self._job
 
     def _warn_unsunk(self) -> None:
@@ -130,8 +131,9 @@ class LocalEnvironment(BaseEnvironment):
                     f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
                 )
 
-    def _use_up_iterators(self) -> None:
-        iterators = {}
+    def _fresh_iterators(self) -> list[int]:
+        """The ids of the iterators that a job would use up. Raises `SubmitError` where one is used up already."""
+        iterators: list[int] = []
         for op in self._graph.sources():
             spec = op.spec[0]
             if isinstance(spec, IterableSource) and spec.once:
@@ -146,8 +148,8 @@ class LocalEnvironment(BaseEnvironment):
                         f"source {op.name!r} is a generator that is used up already; "
                         "declare it from a list or from a generator function"
                     )
-                iterators[key] = ""
-        self._used.update(iterators)
+                iterators.append(key)
+        return iterators
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop the job, if one runs, and wait until it is cleaned up."""

@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Any
 
 from sage_nb.engine.dispatcher import Dispatcher
+from sage_nb.engine.failure import headline
 from sage_nb.engine.log import LogLine
 from sage_nb.engine.results import Result
-from sage_nb.errors import JobNotFoundError, JobStateError
+from sage_nb.errors import JobStateError
 from sage_nb.jobs.describe import Describer
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
@@ -102,10 +103,10 @@ class Job:
     def stop(self, timeout: float = 10.0) -> Job:
         """Stop the job, wait until it is cleaned up, and return it.
 
-        No item is begun from now on. A source that does not answer is given up after 0.2 s, an operator at work
-        on an item after `timeout` seconds; `notes` names what was given up. Of a job that has ended, stops the
-        services that `cleanup` kept. Called from the job's own code, it returns at once. Raises `JobStateError`
-        where `timeout` is not a number of seconds, 0 or more.
+        No item is begun from now on. A source that does not answer is given up after 0.2 s (0.7 s where services
+        are up), an operator at work on an item after `timeout` seconds; `notes` names what was given up. Of a job that
+        has ended, stops the services that `cleanup` kept. Called from the job's own code, it returns at once. Raises
+        `JobStateError` where `timeout` is not a number of seconds, 0 or more.
         """
         self.request_stop(timeout)
         if not self._dispatcher.is_own_thread():
@@ -184,7 +185,7 @@ class Job:
         result = self._dispatcher.results.get(name)
         if result is None or result.kind != "collect":
             names = [r.name for r in self._dispatcher.results.values() if r.kind == "collect"]
-            raise JobNotFoundError(f"no collect({name!r}) in this job; there are: {', '.join(names) or 'none'}")
+            raise KeyError(f"no collect({name!r}) in this job; there are: {', '.join(names) or 'none'}")
         at, turned = 0, time.monotonic()
         while True:
             ended = self._dispatcher.done.is_set()  # before looking: what comes in between is seen the next time
@@ -217,7 +218,10 @@ class Job:
 
     def _changed(self) -> None:
         for listener in list(self._listeners):
-            listener(self)
+            try:
+                listener(self)
+            except Exception as exc:  # noqa: BLE001 - one that looks on must not keep the others from hearing
+                self._dispatcher.log.say("job", f"telling a listener failed: {headline(exc)}", "ERROR")
 
 
 def _wait(event: threading.Event, timeout: float | None) -> bool:

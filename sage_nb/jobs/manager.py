@@ -6,6 +6,7 @@ when the process ends is stopped then, within two seconds in all.
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures.thread  # noqa: F401 - its exit hook must be registered before ours, to run after it
 import os
 import sys
@@ -20,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
-from sage_nb.engine.failure import safe_str
+from sage_nb.engine.failure import safe_str, safe_text
 from sage_nb.errors import JobNotFoundError, JobStateError
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
 from sage_nb.jobs.job import Job
@@ -47,7 +48,7 @@ def use_thread_context(factory: Callable[[], ThreadContext]) -> None:
 
 
 class JobManager:
-    """Runs jobs in this process. `jobs` maps uuids to records, the oldest first."""
+    """Runs jobs in this process. `jobs` maps the uuids of those known now to their records, the oldest first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +61,8 @@ class JobManager:
 
     @property
     def jobs(self) -> Mapping[str, JobInfo]:
-        return MappingProxyType(self._infos)
+        with self._lock:
+            return MappingProxyType(dict(self._infos))
 
     def submit_job(
         self,
@@ -110,7 +112,7 @@ class JobManager:
         info.status, info.last_update = dispatcher.status, time.time()
         info.start_time, info.stop_time = dispatcher.started, dispatcher.ended
         if dispatcher.error is not None:
-            info.error = f"{type(dispatcher.error).__name__}: {safe_str(dispatcher.error)}"
+            info.error = f"{type(dispatcher.error).__name__}: {safe_text(safe_str(dispatcher.error))}"
         if dispatcher.status in ENDED and not dispatcher.services:
             info.dispatcher = EndedDispatcher()
             with self._lock:
@@ -198,11 +200,8 @@ class JobManager:
             raise JobStateError(f"job {info.name!r} is {info.status} already")
         return live
 
-    def _exit(self, pid: int) -> None:
-        if os.getpid() != pid:
-            return  # a forked child has none of the job's threads
+    def _exit(self, deadline: float) -> None:
         jobs = list(self._live.values())
-        deadline = time.monotonic() + _EXIT_LIMIT
         for job in jobs:
             if job.status not in ENDED:
                 print(
@@ -212,26 +211,40 @@ class JobManager:
                 )
             job._dispatcher.hurry(_EXIT_LIMIT)
         for job in jobs:
-            job._dispatcher.clean.wait(max(0.0, deadline - time.monotonic()))
+            job._dispatcher.drive(deadline)
 
 
-_exit_managers: weakref.WeakSet[JobManager] = weakref.WeakSet()
+_managers: weakref.WeakSet[JobManager] = weakref.WeakSet()
+_hooked = False
 
 
 def _at_exit(manager: JobManager) -> None:
     """Have `manager` stop its jobs when the process ends, while threads can still be started.
 
-    `atexit` comes too late for that from Python 3.12 on, so this uses the hook that `concurrent.futures` uses.
+    `atexit` comes too late for that from Python 3.12 on, so this uses the hook that `concurrent.futures` uses. (In
+    3.12.0 and 3.12.1 that is too late as well; the caller's thread then does all the work.)
     """
-    if manager in _exit_managers:
-        return
-    _exit_managers.add(manager)
-    register: Callable[..., Any] | None = getattr(threading, "_register_atexit", None)
-    if register is None:
-        import atexit
+    global _hooked
+    _managers.add(manager)
+    if not _hooked:
+        _hooked = True
+        register: Callable[..., Any] = getattr(threading, "_register_atexit", atexit.register)
+        register(_stop_all_jobs)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forget_parents_jobs)
 
-        register = atexit.register
-    register(manager._exit, os.getpid())
+
+def _stop_all_jobs() -> None:
+    deadline = time.monotonic() + _EXIT_LIMIT
+    for manager in list(_managers):
+        manager._exit(deadline)
+
+
+def _forget_parents_jobs() -> None:
+    """A forked child has the records of its parent's jobs, and none of their threads."""
+    global _default, _default_lock
+    _default, _default_lock = None, threading.Lock()
+    _managers.clear()
 
 
 _default: JobManager | None = None

@@ -56,22 +56,18 @@ def current_cell(shell: Any) -> Cell:
 def pin_threads(shell: Any) -> ThreadContext:
     """For the job that is submitted now: what sends its threads' output to this cell, whichever runs then."""
     get_parent = getattr(shell, "get_parent", None)
-    if get_parent is None:
-        return nullcontext
+    if get_parent is None or not hasattr(shell, "set_thread_parent"):
+        return nullcontext  # IPython in a terminal, or a kernel that is not ipykernel
     parent = get_parent()
     if not parent:
         return nullcontext
 
     @contextmanager
     def pinned() -> Iterator[None]:
-        if hasattr(shell, "set_thread_parent"):
-            token = shell.set_thread_parent(parent)
-            try:
-                yield
-            finally:
-                shell.reset_thread_parent(token)
-        else:  # ipykernel before 7.4, where this concerns the calling thread only
-            shell.set_parent(parent)
+        token = shell.set_thread_parent(parent)
+        try:
             yield
+        finally:
+            shell.reset_thread_parent(token)
 
     return pinned

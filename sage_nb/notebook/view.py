@@ -25,6 +25,7 @@ import anywidget
 import traitlets
 
 from sage_nb.engine.dispatcher import ENDED
+from sage_nb.engine.failure import headline
 from sage_nb.errors import JobStateError
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.snapshot import JobSnapshot
@@ -116,6 +117,11 @@ class JobView:
             self._publish(static_bundle(snapshot), update=True)
         return ended
 
+    def tell(self, text: str) -> None:
+        """Say something in the job's log."""
+        if self._job is not None:
+            self._job._dispatcher.say(text, "ERROR")
+
     def ended(self) -> bool:
         """Whether the last snapshot is due, or sent."""
         return self._job is None or self._job.status in ENDED
@@ -198,12 +204,12 @@ class _Pump:
 
     def _run(self) -> None:
         while True:
+            self._woken.clear()  # before looking: a view that is added after the look sets it again
             with self._lock:
                 if not self._live:
                     self._thread = None
                     return
                 live = list(self._live)
-            self._woken.clear()
             now = time.monotonic()
             for view in live:
                 if view.ended() or now >= view.due(len(live)):
@@ -213,7 +219,12 @@ class _Pump:
                 self._woken.wait(wait)
 
     def _send(self, view: JobView) -> None:
-        if view.send():
+        try:
+            last = view.send()
+        except Exception as exc:  # noqa: BLE001 - one view that cannot be sent must not end all others
+            view.tell(f"its view could not be sent, and is given up: {headline(exc)}")
+            last = True
+        if last:
             with self._lock:
                 if view not in self._live:
                     return

@@ -32,7 +32,7 @@ class Reader:
     """An open source: exactly one of `items` and `poll` is set.
 
     `ends_on_none` says what a polled None means: the end, or nothing now. `total` is the number of items where it is
-    known, `fraction` gives the share that was read, 0 to 1. `instance` is the user's own object, if any.
+    known, `fraction` gives the share that was read, 0 to 1.
     """
 
     items: Iterator[Any] | None = None

@@ -89,7 +89,7 @@ def test_a_running_environment_cannot_be_submitted() -> None:
     env = LocalEnvironment("busy")
     env.from_source(endless).sink(lambda _: None)
     job = env.submit()
-    with pytest.raises(SubmitError, match=f"'busy' runs job {job.uuid[:8]} already .*env.stop"):
+    with pytest.raises(SubmitError, match=f"'busy' already runs job {job.uuid[:8]} .*env.stop"):
         env.submit()
     assert env.job is job
     env.stop()
@@ -101,7 +101,7 @@ def test_services_that_were_kept_hold_the_environment() -> None:
     env.register_service("s", BaseService)
     env.from_batch([1]).collect("out")
     job = env.submit(autostop=True, cleanup="never")
-    with pytest.raises(SubmitError, match="already"):
+    with pytest.raises(SubmitError, match="keeps the services of job"):
         env.submit()
     job.stop()
     env.submit(autostop=True)

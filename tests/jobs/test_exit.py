@@ -119,6 +119,7 @@ def test_a_finished_job_says_nothing_at_the_end() -> None:
 @pytest.mark.parametrize("ending", ["os._exit(7)", "sys.exit(7)"])
 def test_a_forked_child_leaves_the_parents_job_alone(ending: str) -> None:
     code = f"""
+import warnings; warnings.simplefilter("ignore", DeprecationWarning)  # of fork() beside threads
 job = env.submit()
 began.wait()
 if (pid := os.fork()) == 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sage_nb import BaseService, Job, JobNotFoundError, LocalEnvironment
+from sage_nb import BaseService, Job, LocalEnvironment
 from tests.support import Gate, endless, submitted, until
 
 
@@ -137,7 +137,7 @@ def test_a_stream_of_an_unknown_name_says_which_there_are() -> None:
     env.from_batch([1]).collect("all").show("some")
     job = env.submit(autostop=True)
     for name in ("other", "some"):
-        with pytest.raises(JobNotFoundError, match="there are: all"):
+        with pytest.raises(KeyError, match="there are: all"):
             asyncio.run(collected(job.stream(name), []))
 
 

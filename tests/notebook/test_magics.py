@@ -37,7 +37,12 @@ def cleaned():
         return 0
 
 def leftovers():
-    return [t.name for t in threading.enumerate() if t.name.startswith("sage_nb")]
+    deadline = time.monotonic() + 10
+    while (names := [t.name for t in threading.enumerate() if t.name.startswith("sage_nb")]):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return names
 """
 ENDLESS = "%%sage_submit endless -o job\nenv.register_service('clock', Clock)\nenv.from_source(ticks).show('ticks')"
 
@@ -344,8 +349,7 @@ def test_two_kernels_at_once_do_not_meet(kernel: Start) -> None:
 def test_nothing_runs_on_after_the_last_job(shared: Kernel) -> None:
     shared.run(ENDLESS, cell_id="last")
     shared.run("job.stop();")
-    wait = "deadline = time.monotonic() + 10\nwhile leftovers() and time.monotonic() < deadline: time.sleep(0.01)"
-    assert shared.run(f"{wait}\nleftovers()").result == "[]"
+    assert shared.run("leftovers()").result == "[]"
 
 
 def test_unload_takes_the_magics_away(kernel: Start) -> None:
