@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -260,13 +261,43 @@ def test_few_messages_however_fast_items_flow(shared: Kernel) -> None:
     shared.run("job.wait();")
     (shown,) = [outputs for outputs in shared.displays.values() if outputs[0] == reply.displays[0]]
     shared.until(lambda: "Completed" in shown[-1]["text/plain"])
-    messages = [content for any_reply in shared.replies.values() for content in any_reply.of("comm_msg")]
-    states = [content["data"]["state"] for content in messages if content["data"]["method"] == "update"]
-    snapshots = [state["snapshot"] for state in states if state.get("snapshot", {}).get("name") == "fast"]
-    snapshots.sort(key=lambda snapshot: snapshot["elapsed"])
+    snapshots = sorted(snapshots_of(shared, "fast"), key=lambda snapshot: snapshot["elapsed"])
     assert snapshots[-1]["status"] == "completed"
     assert snapshots[-1]["items"] == 3_000_000
     assert len(snapshots) <= 8 * snapshots[-1]["elapsed"] + 3
+
+
+def snapshots_of(kernel: Kernel, name: str) -> list[dict[str, Any]]:
+    """All snapshots that were sent of the jobs of that name."""
+    messages = [content for reply in kernel.replies.values() for content in reply.of("comm_msg")]
+    states = [m["data"]["state"].get("snapshot", {}) for m in messages if m["data"]["method"] == "update"]
+    return [snapshot for snapshot in states if snapshot.get("name") == name]
+
+
+@pytest.mark.parametrize("count", [1, 10_001])
+def test_the_last_item_before_a_long_wait_is_in_the_view_at_once(shared: Kernel, count: int) -> None:
+    """Law 5: latency does not wait for throughput, nor for an item that never comes."""
+    name = f"waits{count}"
+    code = f"gate = threading.Event()\ndef some():\n    yield from range({count})\n    gate.wait(60)\n"
+    shared.run(f"%%sage_submit {name} -o job\n{code}env.from_source(some).collect('all')")
+    shared.until(
+        lambda: any(
+            s["items"] == count and s["results"][0]["rows"][-1:] == [[str(count - 1)]]
+            for s in snapshots_of(shared, name)
+        ),
+        timeout=3,
+    )
+    shared.run("job.stop(); gate.set()")
+    assert shared.run("len(job.results['all'])").result == str(count)
+
+
+def test_what_cannot_be_sent_leaves_the_other_views_alone(shared: Kernel) -> None:
+    for name, text in (("half", "\\ud800"), ("whole", "ok")):
+        source = f"env.from_source(iter(['{text}'] * 20), delay=0.02)"
+        reply = shared.run(f"%%sage_submit {name} --wait\n{source}.map(lambda x: {{x: x}}).show('rows')")
+        assert reply.status == "ok"
+    shared.until(lambda: any(s["status"] == "completed" for s in snapshots_of(shared, "half")))
+    shared.until(lambda: any(s["status"] == "completed" for s in snapshots_of(shared, "whole")))
 
 
 def test_fewer_messages_while_no_view_is_in_sight(shared: Kernel) -> None:
@@ -276,9 +307,7 @@ def test_fewer_messages_while_no_view_is_in_sight(shared: Kernel) -> None:
     shared.wait(shared.send_comm(comm, {"method": "custom", "content": content}))
 
     def elapsed() -> list[float]:
-        messages = [content for any_reply in shared.replies.values() for content in any_reply.of("comm_msg")]
-        states = [m["data"]["state"].get("snapshot", {}) for m in messages if m["data"]["method"] == "update"]
-        return sorted(snapshot["elapsed"] for snapshot in states if snapshot.get("name") == "unseen")
+        return sorted(snapshot["elapsed"] for snapshot in snapshots_of(shared, "unseen"))
 
     before = len(elapsed())
     shared.until(lambda: len(elapsed()) >= before + 3)
