@@ -332,8 +332,6 @@ class Dispatcher:
     def _start_services(self) -> bool:
         try:
             return self.services_host.start()
-        except LoopEnded:
-            return False
         except BaseException as exc:  # noqa: BLE001 - whatever a service raises is the job's failure
             service = self.services_host.at
             name = service.name if service else "?"

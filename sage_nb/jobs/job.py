@@ -173,7 +173,7 @@ class Job:
                 except TimeoutError:
                     continue
         finally:
-            self._listeners.remove(wake)
+            self._unlisten(wake)
 
     async def stream(self, name: str) -> AsyncIterator[Any]:
         """The items of `collect(name)`, from the first one on, as they come; ends with the job.
@@ -215,6 +215,11 @@ class Job:
     def _listen(self, listener: Callable[[Job], None]) -> None:
         """Call `listener` on every change of status, on the thread that changes it."""
         self._listeners.append(listener)
+
+    def _unlisten(self, listener: Callable[[Job], None]) -> None:
+        """Take back `_listen`."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
 
     def _changed(self) -> None:
         for listener in list(self._listeners):

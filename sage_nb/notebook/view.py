@@ -17,7 +17,6 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,8 @@ class JobView:
             **static_bundle(snapshot),
         }
         self._publish(bundle, update=False)
-        _pump.add(self, self._job)
+        self._job._listen(self._job_changed)
+        _pump.add(self)
 
     def due(self, live: int) -> float:
         """The moment, on the monotonic clock, at which the next snapshot may go out."""
@@ -126,16 +126,19 @@ class JobView:
         """Whether the last snapshot is due, or sent."""
         return self._job is None or self._job.status in ENDED
 
-    def settled(self, job: Job) -> None:
-        """The job has ended and now its kept services are stopped as well: say so in the cell."""
-        if self._ended:
+    def _job_changed(self, job: Job) -> None:
+        _pump.wake()
+        if self._ended and job._dispatcher.clean.is_set():
+            job._unlisten(self._job_changed)
             snapshot = job.snapshot()
-            if snapshot.services:
+            if snapshot.services:  # that were kept, and are stopped now
                 self._publish(static_bundle(snapshot), update=True)
 
     def close(self) -> None:
         """Send nothing more, and let go of the job and of the widget's models."""
         _pump.drop(self)
+        if self._job is not None:
+            self._job._unlisten(self._job_changed)
         self._ended, self._job = False, None
         self._widget.on_msg(self._on_message, remove=True)
         self._widget.layout.close()
@@ -180,8 +183,7 @@ class _Pump:
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, view: JobView, job: Job) -> None:
-        job._listen(partial(self._status_changed, view))
+    def add(self, view: JobView) -> None:
         with self._lock:
             self._live.append(view)
             if self._thread is None:
@@ -196,11 +198,6 @@ class _Pump:
 
     def wake(self) -> None:
         self._woken.set()
-
-    def _status_changed(self, view: JobView, job: Job) -> None:
-        self.wake()
-        if job._dispatcher.clean.is_set():
-            view.settled(job)
 
     def _run(self) -> None:
         while True:

@@ -77,7 +77,6 @@ class MadeSource:
     args: tuple[Any, ...]
     kw: dict[str, Any]
     ends_on_none: bool
-    once: bool = False
 
     def open(self, make: Callable[..., Any]) -> Reader:
         """`make(cls, args, kw)` gives an instance with its context set and opened."""
@@ -107,7 +106,6 @@ class _File:
     path: str
     encoding: str
     newline: str | None
-    once: bool = False
 
     def open_text(self) -> tuple[io.TextIOWrapper, Callable[[], float] | None, Callable[[], None]]:
         opened: list[Any] = [open(self.path, "rb")]  # noqa: SIM115 - closed with the reader
@@ -214,7 +212,6 @@ class FrameSource:
     """The rows of a pandas DataFrame as dicts, column name → Python value."""
 
     frame: Any
-    once: bool = False
 
     def open(self, make: Callable[..., Any]) -> Reader:
         return Reader(items=chain.from_iterable(_frame_blocks(self.frame)), total=len(self.frame))
