@@ -131,7 +131,7 @@ def _operators(snapshot: JobSnapshot) -> Iterable[str]:
     data = base64.b64encode(pipeline_svg(snapshot).encode()).decode()
     image = (
         f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(pipeline_alt(snapshot))}" '
-        f'style="display:block;width:100%;min-width:{width * 85 // 100}px;max-width:{width}px;height:auto;margin:0">'
+        f'style="display:block;width:100%;min-width:{width * 72 // 100}px;max-width:{width}px;height:auto;margin:0">'
     )
     yield _div(image, "margin:6px 0 0;overflow:auto")
     columns = ("Operator", "Kind", "In", "Out", "Rate", "Errors", "Declared in")

@@ -131,7 +131,7 @@ const GAP_X = 36, GAP_Y = 18, PAD = 12;
 const CORNER = 8, END_CORNER = 24;
 const TEXT_MARGIN = 14, END_TEXT_MARGIN = 20;
 const NAME_SIZE = 12;
-const SMALLEST = 0.85;
+const SMALLEST = 0.72;
 
 /** @typedef {ReturnType<typeof boxOf>} Box */
 /** @typedef {ReturnType<typeof edgeOf>} Edge */
