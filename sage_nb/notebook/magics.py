@@ -13,8 +13,11 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_arguments
 
+from sage_nb.engine.dispatcher import ENDED
+from sage_nb.engine.log import LogLine
 from sage_nb.errors import SageError
 from sage_nb.jobs.environment import LocalEnvironment
+from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.manager import JobManager, default_manager
 from sage_nb.notebook.cells import run_body
@@ -198,12 +201,8 @@ class SageMagics(Magics):
     @line_magic
     def sage_job(self, line: str) -> None:
         """Show a job: live where it runs, as it ended otherwise."""
-        key = self._job_key(_arguments(self.sage_job, line).job)
-        try:
-            info = self.manager.find(key)
-        except SageError as exc:
-            raise UsageError(str(exc)) from None
-        job = self.manager.get_job(key)
+        info = self._find(_arguments(self.sage_job, line).job)
+        job = self.manager.get_job(info.uuid)
         if job is not None:
             show_job(job, self.shell, live=current_cell(self.shell).watched)
         elif info.snapshot is not None:
@@ -222,13 +221,9 @@ class SageMagics(Magics):
             stopped = self.manager.stop_all()
             print(f"{len(stopped)} jobs stopped" if len(stopped) != 1 else "1 job stopped")
             return
-        key = self._job_key(args.job)
-        try:
-            before = self.manager.find(key).status
-            status = self.manager.stop_job(key)
-        except SageError as exc:
-            raise UsageError(str(exc)) from None
-        already = "had already " if before in ("completed", "failed", "stopped") else ""
+        info = self._find(args.job)
+        already = "had already " if info.status in ENDED else ""
+        status = self.manager.stop_job(info.uuid)
         said = {"completed": "completed", "failed": "failed"}.get(status["status"], "stopped")
         print(f"{status['name']} {status['uuid'][:8]} {already}{said}")
 
@@ -241,21 +236,19 @@ class SageMagics(Magics):
         args = _arguments(self.sage_logs, line)
         if args.n < 1:
             raise UsageError(f"%sage_logs: -n is a number of lines, 1 or more, not {args.n}")
-        key = self._job_key(args.job)
-        try:
-            info = self.manager.find(key)
-        except SageError as exc:
-            raise UsageError(str(exc)) from None
-        job = self.manager.get_job(key)
+        info = self._find(args.job)
+        job = self.manager.get_job(info.uuid)
         if job is not None:
             lines = [str(entry) for entry in job.logs()]
         else:
-            from sage_nb.engine.log import LogLine
-
             kept = info.snapshot.logs if info.snapshot is not None else ()
             lines = [str(LogLine(e.time, e.level, e.source, e.text)) for e in kept]
         print("\n".join(lines[-args.n :]) if lines else f"{info.name} {info.uuid[:8]} has logged nothing")
 
-    def _job_key(self, word: str) -> Job | str:
+    def _find(self, word: str) -> JobInfo:
+        """The record of the job in the variable `word`, or with that id or beginning of one. Raises `UsageError`."""
         value = self.shell.user_ns.get(word)
-        return value if isinstance(value, Job) else word
+        try:
+            return self.manager.find(value if isinstance(value, Job) else word)
+        except SageError as exc:
+            raise UsageError(str(exc)) from None

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
+from sage_nb.engine.plan import SINKS
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 from sage_nb.notebook import words
 
@@ -27,7 +28,6 @@ CORNER, END_CORNER = 8, 24
 TEXT_MARGIN, END_TEXT_MARGIN = 14, 20
 NAME_SIZE = 12
 
-_SINKS = frozenset({"sink", "print", "collect", "show"})
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _FILL, _BORDER, _EDGE = "#f1f4f8", "#9aa4b2", "#8590a0"
 _TEXT, _MUTED, _ACCENT, _ERROR = "#1c2430", "#566172", "#1976d2", "#c6202b"
@@ -87,7 +87,7 @@ def layout(snapshot: JobSnapshot) -> Picture:
 
 
 def _box(op: OperatorView, snapshot: JobSnapshot) -> Box:
-    begins, ends = op.kind == "source", op.kind in _SINKS
+    begins, ends = op.kind == "source", op.kind in SINKS
     left = END_TEXT_MARGIN if begins else TEXT_MARGIN
     right = WIDTH - (END_TEXT_MARGIN if ends else TEXT_MARGIN)
     active = words.is_active(snapshot.status)

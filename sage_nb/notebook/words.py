@@ -10,6 +10,8 @@ import math
 import time
 import unicodedata
 
+from sage_nb.engine.dispatcher import ENDED
+from sage_nb.engine.plan import SINKS
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 
 __all__ = [
@@ -48,8 +50,6 @@ MARKS = {
 """The mark of every state; none of them is drawn as an emoji anywhere."""
 
 _WORDS = {"created": "Not started"}
-_ENDED = frozenset({"completed", "failed", "stopped"})
-_SINKS = frozenset({"sink", "print", "collect", "show"})
 _BACKENDS = {"threads": "", "processes": "in processes", "ray": "on Ray"}
 _OTHER_SPACES = frozenset("\t\n\v\f\r\u2028\u2029\ufeff")
 _DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -62,7 +62,7 @@ def state_word(status: str) -> str:
 
 def is_active(status: str) -> bool:
     """Whether a job in this state can still change."""
-    return status not in _ENDED
+    return status not in ENDED
 
 
 def count(n: int) -> str:
@@ -138,7 +138,7 @@ def flow(op: OperatorView) -> str:
     """An operator's counter: one number, or `in → out` where they differ, shortened when they are long."""
     if op.kind == "source":
         return count(op.items_out)
-    if op.kind in _SINKS or op.items_in == op.items_out:
+    if op.kind in SINKS or op.items_in == op.items_out:
         return count(op.items_in)
     say = shortened if max(op.items_in, op.items_out) >= 1_000_000 else count
     return f"{say(op.items_in)} → {say(op.items_out)}"
@@ -147,7 +147,7 @@ def flow(op: OperatorView) -> str:
 def in_and_out(op: OperatorView) -> tuple[str, str]:
     """An operator's two counters; a dash where there is nothing to count."""
     got = "–" if op.kind == "source" else count(op.items_in)
-    return got, "–" if op.kind in _SINKS else count(op.items_out)
+    return got, "–" if op.kind in SINKS else count(op.items_out)
 
 
 def facts(snapshot: JobSnapshot) -> list[str]:
