@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 SHELL := /bin/sh
 
 # What an activated environment or a shell's profile may say about another Python than ours.
-unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONUSERBASE
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONUSERBASE PYTHONDONTWRITEBYTECODE
 unexport PIP_TARGET PIP_PREFIX PIP_USER PIP_CONSTRAINT UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PREFIX UV_CONSTRAINT
 
 PYTHON := .venv/bin/python
@@ -38,7 +38,7 @@ test: $(READY) ## Run the linters and all tests, the browser's too (ARGS= goes t
 	$(call say,pytest)
 	@$(PYTHON) -m pytest $(ARGS)
 
-bench: $(READY) ## Measure sage_nb beside hand-written loops
+bench: $(READY) ## Measure sage_nb beside hand-written loops and other libraries (ARGS="--only W2")
 	@$(PYTHON) -m benchmarks $(ARGS)
 
 lint: $(READY) ## Check style and types

@@ -18,18 +18,23 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "sage_nb.errors": (
         "DuplicateNameError",
+        "ItemTimeout",
         "JobNotFoundError",
         "JobStateError",
         "JobTimeout",
+        "KeyTypeError",
         "PipelineError",
+        "RemoteError",
         "SageError",
         "ServiceError",
         "ServiceMethodError",
         "ServiceNotFoundError",
         "ServiceStoppedError",
         "ServiceTimeout",
+        "ShippingError",
         "SignatureError",
         "SubmitError",
+        "WorkerError",
     ),
     "sage_nb.jobs.environment": ("LocalEnvironment",),
     "sage_nb.jobs.info": ("JobInfo",),
@@ -50,7 +55,8 @@ _HOME = {
         "SourceFunction",
         "StopSignal",
     ),
-    "sage_nb.pipeline.stream": ("DataStream",),
+    "sage_nb.pipeline.stream": ("ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "WindowedStream"),
+    "sage_nb.pipeline.windows": ("Session", "Sliding", "Tumbling", "WindowResult"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -70,7 +76,15 @@ if TYPE_CHECKING:
     from sage_nb.pipeline.context import call_service as call_service
     from sage_nb.pipeline.context import call_service_async as call_service_async
     from sage_nb.pipeline.functions import *  # noqa: F403
+    from sage_nb.pipeline.stream import ConnectedStreams as ConnectedStreams
     from sage_nb.pipeline.stream import DataStream as DataStream
+    from sage_nb.pipeline.stream import FutureStream as FutureStream
+    from sage_nb.pipeline.stream import KeyedStream as KeyedStream
+    from sage_nb.pipeline.stream import WindowedStream as WindowedStream
+    from sage_nb.pipeline.windows import Session as Session
+    from sage_nb.pipeline.windows import Sliding as Sliding
+    from sage_nb.pipeline.windows import Tumbling as Tumbling
+    from sage_nb.pipeline.windows import WindowResult as WindowResult
 
 
 def __getattr__(name: str) -> Any:

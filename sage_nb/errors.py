@@ -3,11 +3,16 @@
     SageError
     ├── PipelineError          (ValueError)      a pipeline that cannot run as it is declared
     │   ├── SignatureError     (TypeError)       a callable or class that does not fit its operator
-    │   └── DuplicateNameError                   a name given twice
+    │   ├── DuplicateNameError                   a name given twice
+    │   ├── KeyTypeError       (TypeError)       a key of a type that cannot be routed the same way everywhere
+    │   └── ShippingError      (TypeError)       something that cannot travel to another process
     ├── SubmitError            (RuntimeError)    a pipeline that cannot be submitted now
     ├── JobNotFoundError       (LookupError)     no job, or more than one, goes by that id
     ├── JobStateError          (RuntimeError)    the job's state does not allow this
     ├── JobTimeout             (TimeoutError)    the job ran longer than its `timeout`
+    ├── ItemTimeout            (TimeoutError)    an awaited item took longer than its `item_timeout`
+    ├── WorkerError            (RuntimeError)    a worker process ended while it was needed
+    ├── RemoteError                              an exception of another process that cannot be rebuilt here
     └── ServiceError           (RuntimeError)
         ├── ServiceNotFoundError  (LookupError)
         ├── ServiceMethodError    (AttributeError)
@@ -22,18 +27,23 @@ from __future__ import annotations
 
 __all__ = [
     "DuplicateNameError",
+    "ItemTimeout",
     "JobNotFoundError",
     "JobStateError",
     "JobTimeout",
+    "KeyTypeError",
     "PipelineError",
+    "RemoteError",
     "SageError",
     "ServiceError",
     "ServiceMethodError",
     "ServiceNotFoundError",
     "ServiceStoppedError",
     "ServiceTimeout",
+    "ShippingError",
     "SignatureError",
     "SubmitError",
+    "WorkerError",
 ]
 
 
@@ -56,6 +66,14 @@ class DuplicateNameError(PipelineError):
     """A name was given to two things."""
 
 
+class KeyTypeError(PipelineError, TypeError):
+    """A key of a type that has no hash that is the same in every process."""
+
+
+class ShippingError(PipelineError, TypeError):
+    """Something that cannot travel to another process."""
+
+
 class SubmitError(SageError, RuntimeError):
     """The environment cannot be submitted now."""
 
@@ -68,8 +86,35 @@ class JobStateError(SageError, RuntimeError):
     """The job's state does not allow what was asked."""
 
 
+class ItemTimeout(SageError, TimeoutError):
+    """An item of `map_async` took longer than its `item_timeout`, and its coroutine was cancelled."""
+
+
 class JobTimeout(SageError, TimeoutError):
     """The job ran longer than its `timeout` and was stopped."""
+
+
+class WorkerError(SageError, RuntimeError):
+    """A worker process ended while it was needed."""
+
+
+class RemoteError(SageError):
+    """An exception of another process whose type cannot be rebuilt in this one.
+
+    `type_name` is the type's name, `text` what the exception says, `remote_traceback` its traceback there.
+    """
+
+    def __init__(self, type_name: str, text: str = "", remote_traceback: str = "") -> None:
+        super().__init__(type_name, text, remote_traceback)
+        self.type_name = type_name
+        self.text = text
+        self.remote_traceback = remote_traceback
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, str, str]]:
+        return type(self), (self.type_name, self.text, self.remote_traceback)
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}" if self.text else self.type_name
 
 
 class ServiceError(SageError, RuntimeError):

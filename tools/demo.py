@@ -30,6 +30,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "notebooks" / "01_quickstart.ipynb"
+STREAMS = ROOT / "notebooks" / "02_streams.ipynb"
 BUILD = ROOT / ".build"
 CELL_TIMEOUT = 600
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -226,6 +227,8 @@ def run(source: Path, target: Path, screen: Screen, scratch: Path) -> int:
         screen.say(f"\n{text}")
     screen.say(f"\nDone in {time.monotonic() - started:.1f} s. The executed notebook is {shown(target)}.")
     screen.say("Open it live in JupyterLab: make lab", "1")
+    if source.resolve() == QUICKSTART:
+        screen.say(f"Then run the second one: make demo ARGS={shown(STREAMS)}")
     return 0
 
 

@@ -11,10 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from sage_nb.errors import PipelineError, SignatureError
+from sage_nb.pipeline.graph import Settings
 
-__all__ = ["FunctionSpec", "check_arity", "function_name", "function_spec", "reject_reserved"]
+__all__ = [
+    "ERROR_POLICIES",
+    "FunctionSpec",
+    "check_arity",
+    "check_policy",
+    "function_name",
+    "function_spec",
+    "is_coroutine",
+    "reject_reserved",
+    "settings_of",
+]
 
-_RESERVED = frozenset({"parallelism", "executor", "on_error", "ray"})
+_RESERVED = ("parallelism", "executor", "on_error", "ray", "concurrency", "ordered", "item_timeout")
+_EXECUTORS = ("thread", "process")
+ERROR_POLICIES = ("fail", "skip", "dead_letter")
+_GIVEN = ("no argument", "one argument", "two arguments", "three arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +43,28 @@ class FunctionSpec:
 
 def reject_reserved(kind: str, kw: dict[str, Any]) -> None:
     """Refuse keywords that mean something to the engine, so that none reaches a constructor unseen."""
-    for key in _RESERVED & kw.keys():
-        raise PipelineError(f"{kind}: {key!r} is reserved for the engine, and this version does not offer it yet")
+    for key in _RESERVED:
+        if key == "ray" and key in kw:
+            raise PipelineError(f"{kind}: 'ray' is reserved for the Ray backend, which this version does not offer yet")
+        if key in kw:
+            raise PipelineError(f"{kind}: {key!r} is reserved for the engine and has no meaning here; leave it out")
+
+
+def settings_of(kind: str, parallelism: Any, executor: Any = None, on_error: Any = None) -> Settings:
+    """The checked reserved keywords of an operator."""
+    if isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1:
+        raise PipelineError(f"{kind}: parallelism is the number of instances, 1 or more, not {parallelism!r}")
+    if executor is not None and executor not in _EXECUTORS:
+        raise PipelineError(f"{kind}: executor is 'thread' or 'process', not {executor!r}")
+    if on_error is not None:
+        check_policy(kind, on_error)
+    return Settings(parallelism, executor, on_error)
+
+
+def check_policy(kind: str, on_error: Any) -> None:
+    """Refuse what is none of `ERROR_POLICIES`."""
+    if on_error not in ERROR_POLICIES:
+        raise PipelineError(f"{kind}: on_error is 'fail', 'skip' or 'dead_letter', not {on_error!r}")
 
 
 def function_name(target: Any) -> str:
@@ -39,11 +73,11 @@ def function_name(target: Any) -> str:
     return name if isinstance(name, str) and name.isidentifier() else ""
 
 
-def has_execute(cls: type) -> bool:
-    """Whether `cls` is a function class. Raises where it derives from one but leaves `execute` out."""
-    execute = getattr(cls, "execute", None)
+def has_execute(cls: type, method: str = "execute") -> bool:
+    """Whether `cls` is a function class. Raises where it derives from one but leaves `method` out."""
+    execute = getattr(cls, method, None)
     if execute is not None and getattr(execute, "__isabstractmethod__", False):
-        raise SignatureError(f"{cls.__name__} does not define execute()")
+        raise SignatureError(f"{cls.__name__} does not define {method}()")
     return callable(execute)
 
 
@@ -56,8 +90,7 @@ def check_arity(kind: str, fn: Callable[..., Any], count: int, what: str) -> Non
     try:
         signature.bind(*([None] * count))
     except TypeError as exc:
-        given = {0: "no argument", 1: "one argument"}[count]
-        raise SignatureError(f"{kind}: {what} is called with {given}, but takes {signature} ({exc})") from None
+        raise SignatureError(f"{kind}: {what} is called with {_GIVEN[count]}, but takes {signature} ({exc})") from None
 
 
 def check_constructor(kind: str, cls: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]) -> None:
@@ -73,15 +106,20 @@ def check_constructor(kind: str, cls: Callable[..., Any], args: tuple[Any, ...],
         raise SignatureError(f"{kind}: {name}{signature} cannot be made with these arguments ({exc})") from None
 
 
-def function_spec(kind: str, fn: Any, args: tuple[Any, ...], kw: dict[str, Any]) -> FunctionSpec:
-    """Check what was given to an operator that calls its function with one item."""
+def function_spec(
+    kind: str, fn: Any, args: tuple[Any, ...], kw: dict[str, Any], *, count: int = 1, coroutine: bool = False
+) -> FunctionSpec:
+    """Check what was given to an operator that calls its function with `count` arguments.
+
+    `coroutine` says whether the operator awaits what the function returns.
+    """
     reject_reserved(kind, kw)
     if isinstance(fn, type) and has_execute(fn):
         check_constructor(kind, fn, args, kw)
         execute = inspect.getattr_static(fn, "execute")
         if inspect.isfunction(execute):
-            _refuse_coroutine(kind, execute)
-            check_arity(kind, _without_self(execute), 1, f"{fn.__name__}.execute")
+            _check_coroutine(kind, execute, coroutine)
+            check_arity(kind, without_self(execute), count, f"{fn.__name__}.execute")
         return FunctionSpec(fn, args, kw, is_class=True)
     if not callable(fn):
         if hasattr(fn, "execute"):
@@ -94,16 +132,26 @@ def function_spec(kind: str, fn: Any, args: tuple[Any, ...], kw: dict[str, Any])
             f"{kind}: arguments after {name} go to a constructor, but {name} has no execute(); "
             "use a lambda or functools.partial"
         )
-    _refuse_coroutine(kind, fn)
-    check_arity(kind, fn, 1, function_name(fn) or "the function")
+    _check_coroutine(kind, fn, coroutine)
+    check_arity(kind, fn, count, function_name(fn) or "the function")
     return FunctionSpec(fn)
 
 
-def _refuse_coroutine(kind: str, fn: Any) -> None:
+def is_coroutine(fn: Any) -> bool:
+    """Whether calling `fn`, or the `execute` of the class `fn`, gives something to await."""
+    if isinstance(fn, type):
+        fn = getattr(fn, "execute", None)
+    while hasattr(fn, "func"):
+        fn = fn.func
     called = getattr(type(fn), "__call__", None)  # noqa: B004 - to look at it, not to ask for it
-    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called):
-        raise SignatureError(f"{kind}: {function_name(fn) or 'the function'} is a coroutine function; use a plain one")
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(called)
 
 
-def _without_self(method: Callable[..., Any]) -> Callable[..., Any]:
+def _check_coroutine(kind: str, fn: Any, wanted: bool) -> None:
+    if is_coroutine(fn) and not wanted:
+        name = function_name(fn) or "the function"
+        raise SignatureError(f"{kind}: {name} is a coroutine function; use a plain one here, or await it in map_async")
+
+
+def without_self(method: Callable[..., Any]) -> Callable[..., Any]:
     return method.__get__(object())  # type: ignore[no-any-return]

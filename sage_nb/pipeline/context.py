@@ -8,14 +8,23 @@ there. Nothing in here starts a thread or knows how a service is run: that is th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from sage_nb.errors import ServiceError
 
-__all__ = ["Context", "ServiceCaller", "ServiceProxy", "call_service", "call_service_async", "current"]
+__all__ = [
+    "AsyncContext",
+    "Context",
+    "ServiceCaller",
+    "ServiceProxy",
+    "call_service",
+    "call_service_async",
+    "current",
+    "key_at_hand",
+]
 
 
 class ServiceCaller(Protocol):
@@ -35,10 +44,21 @@ class Context:
     """Where a function or a service runs: `self.ctx`.
 
     `name` is the operator's or service's name, `parallel_index` the instance's number from 0, `parallelism`
-    the count of instances, `state` a dict that belongs to this instance.
+    the count of instances.
     """
 
-    __slots__ = ("_logger", "_stopping", "logger_factory", "name", "parallel_index", "parallelism", "services", "state")
+    __slots__ = (
+        "_logger",
+        "_state",
+        "_stopping",
+        "key",
+        "logger_factory",
+        "name",
+        "parallel_index",
+        "parallelism",
+        "services",
+        "states",
+    )
 
     def __init__(
         self,
@@ -52,7 +72,10 @@ class Context:
         self.name = name
         self.parallel_index = parallel_index
         self.parallelism = parallelism
-        self.state: dict[str, Any] = {}
+        self.key: Any = None
+        self.states: MutableMapping[Any, dict[Any, Any]] | None = None
+        """Of `process`: a dict for each key."""
+        self._state: dict[Any, Any] = {}
         self.services = services
         self.logger_factory = logger_factory
         self._stopping = stopping
@@ -73,8 +96,33 @@ class Context:
         return self._stopping()
 
     def get_key(self) -> Any:
-        """The key of the item at hand; None, as no stream without `keyby` has one."""
-        return None
+        """The key of the item at hand; None where the stream has none."""
+        return self.key
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """A dict that belongs to this instance; in `process`, to the key at hand."""
+        states = self.states
+        if states is None:
+            return self._state
+        found = states.get(self.key)
+        if found is None:
+            found = states[self.key] = {}
+        return found
+
+
+class AsyncContext(Context):
+    """Of coroutines, of which many are under way: each has a key of its own."""
+
+    __slots__ = ()
+
+    def get_key(self) -> Any:
+        """The key of the item at hand; None where the stream has none."""
+        return key_at_hand.get()
+
+
+key_at_hand: ContextVar[Any] = ContextVar("sage_nb.key", default=None)
+"""The key of the item that this coroutine works on."""
 
 
 class ServiceProxy:

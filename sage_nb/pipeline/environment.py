@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from sage_nb.errors import PipelineError, SignatureError
-from sage_nb.pipeline.checks import check_constructor, reject_reserved
-from sage_nb.pipeline.graph import Graph, ServiceSpec, call_site
-from sage_nb.pipeline.sources import CsvSource, FrameSource, TextSource, file_path, source_spec
-from sage_nb.pipeline.stream import DataStream
+from sage_nb.pipeline.batches import need
+from sage_nb.pipeline.checks import check_constructor, reject_reserved, settings_of
+from sage_nb.pipeline.graph import Graph, ServiceSpec, Settings, call_site
+from sage_nb.pipeline.requests import Requests, RequestSource, number_of, payload_of
+from sage_nb.pipeline.restarts import restarts
+from sage_nb.pipeline.sources import (
+    ChunkSource,
+    CsvSource,
+    ParquetSource,
+    TextSource,
+    column_names,
+    file_path,
+    source_spec,
+)
+from sage_nb.pipeline.stream import DataStream, FutureStream, KeyedStream
 
 __all__ = ["BaseEnvironment"]
 
-_CONFIG = {"service_stop_timeout": "seconds that each step of a service's stop may take"}
+_CONFIG = {
+    "fault_tolerance": "whether and when a job that failed is run anew",
+    "inline": "whether simple lambdas are written into the loop",
+    "service_stop_timeout": "seconds that each step of a service's stop may take",
+}
 
 
 class BaseEnvironment:
     """Holds sources, operators and services.
 
     `name` is what the job will be called. `config` is a dict of settings: `service_stop_timeout`, the seconds
-    that each step of a service's stop may take, 10 unless given.
+    that each step of a service's stop may take, 10 unless given; `inline`, False to call simple lambdas instead of
+    writing their expressions into the loop; `fault_tolerance`, a dict that says whether and when a job that failed
+    is run anew from its sources: `{"strategy": "fixed", "attempts": 3, "delay": 1.0}`, `{"strategy": "exponential",
+    "attempts": 10, "delay": 1.0, "factor": 2.0, "max_delay": 60.0}`, or `{"strategy": "failure_rate", "failures": 3,
+    "within": 300.0, "delay": 1.0}`; times are in seconds.
     """
 
     def __init__(self, name: str = "pipeline", config: dict[str, Any] | None = None) -> None:
@@ -35,6 +54,10 @@ class BaseEnvironment:
         limit = self.config.get("service_stop_timeout", 10.0)
         if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
             raise PipelineError(f"config: service_stop_timeout is a number of seconds above 0, not {limit!r}")
+        if not isinstance(self.config.get("inline", True), bool):
+            raise PipelineError(f"config: inline is True or False, not {self.config['inline']!r}")
+        self._restarts = restarts(self.config.get("fault_tolerance"))
+        self._requests = Requests()
         self._graph = Graph()
         self._closed = False
 
@@ -49,7 +72,8 @@ class BaseEnvironment:
     def from_batch(self, source: Any, *args: Any, name: str | None = None, **kw: Any) -> DataStream:
         """A bounded source.
 
-        `source` is an iterable, which ends at its own end (a None in it is an item); a generator function; or a
+        `source` is an iterable, which ends at its own end (a None in it is an item); an array or table, whose rows
+        are the items (of an array of one axis, Python values); a generator function; or a
         callable or a class with `execute()`, asked for one item after the other until it returns None or a
         `StopSignal`. `args` and `kw` go to the callable or to the class's constructor. An iterator or generator
         can be submitted once only; anything else again and again.
@@ -99,14 +123,54 @@ class BaseEnvironment:
         form = {"delimiter": delimiter, "quotechar": quotechar}
         return self._source(CsvSource(path, encoding, "", format=form), name, os.path.basename(path), None)
 
+    def from_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        columns: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> DataStream:
+        """The rows of a Parquet file: one dict per row, column name → Python value. Needs `pip install sage-nb[arrow]`.
+
+        `columns` are those to read, all unless given. A `map_batches` right behind it gets the file's own record
+        batches, without a Python object per row.
+        """
+        path = file_path("from_parquet", path)
+        need("from_parquet", "pyarrow")
+        spec = ParquetSource(path, column_names("from_parquet", columns))
+        return self._source(spec, name, os.path.basename(path), None)
+
     def from_dataframe(self, frame: Any, *, name: str | None = None) -> DataStream:
-        """The rows of a pandas DataFrame: one dict per row, column name → Python value. The index is left out."""
+        """The rows of a pandas DataFrame: one dict per row, column name → Python value.
+
+        An index that has a name is a column as well; any other is left out.
+        """
         if not hasattr(frame, "columns") or not hasattr(frame, "iloc"):
             raise SignatureError(f"from_dataframe: takes a pandas DataFrame, not {type(frame).__name__}")
         if not frame.columns.is_unique:
             twice = frame.columns[frame.columns.duplicated()][0]
             raise PipelineError(f"from_dataframe: two columns are called {twice!r}; rename one")
-        return self._source(FrameSource(frame), name, "dataframe", None)
+        return self._source(ChunkSource(frame), name, "dataframe", None)
+
+    def from_requests(self, *, name: str | None = None) -> KeyedStream:
+        """The requests to this pipeline, where it is a service of another: see `register_pipeline`.
+
+        Items are the requests' payloads. `stream.reply()` sends an item back to who asked; one for each request. The
+        key of the stream, by which the two are matched, is the request's number; `keyby` would replace it.
+        """
+        source = self._from("from_requests", RequestSource, (self._requests,), {}, name, bounded=False, delay=None)
+        keyed = source.keyby(number_of, name=f"{source.name}: number", executor="thread")
+        return cast("KeyedStream", keyed.map(payload_of, name=f"{source.name}: payload", executor="thread"))
+
+    def from_future(self, name: str) -> FutureStream:
+        """A stream whose items come from further down the pipeline: a loop, closed by `stream.fill_future(it)`.
+
+        Items go round until an operator drops them or leads them elsewhere. The job ends by itself once the sources
+        have ended and nothing is under way in the loop any more. Submitting with an open one is an error.
+        """
+        self._check_open("from_future")
+        op = self._graph.add("future", None, inputs=(), name=name, suggestion="future")
+        return FutureStream(self, (op.id,))
 
     # Services
 
@@ -150,13 +214,28 @@ class BaseEnvironment:
         delay: float | None,
     ) -> DataStream:
         self._check_open(kind)
+        settings = settings_of(kind, kw.pop("parallelism", 1), kw.pop("executor", None))
+        if "on_error" in kw:
+            raise PipelineError(f"{kind}: on_error is for operators; a source that fails has no item to skip")
         spec, suggestion = source_spec(kind, source, args, kw, bounded=bounded)
-        return self._source(spec, name, suggestion, delay)
+        if settings.parallelism != 1 and not isinstance(source, type):
+            raise PipelineError(
+                f"{kind}: only a class can have several instances, which look at self.ctx.parallel_index; "
+                "give the operator behind it parallelism= instead"
+            )
+        return self._source(spec, name, suggestion, delay, settings)
 
-    def _source(self, spec: Any, name: str | None, suggestion: str, delay: float | None) -> DataStream:
+    def _source(
+        self,
+        spec: Any,
+        name: str | None,
+        suggestion: str,
+        delay: float | None,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
+    ) -> DataStream:
         self._check_open("source")
-        op = self._graph.add("source", (spec, delay), upstream=None, name=name, suggestion=suggestion)
-        return DataStream(self, op)
+        op = self._graph.add("source", (spec, delay), inputs=(), name=name, suggestion=suggestion, settings=settings)
+        return DataStream(self, (op.id,))
 
     def _check_open(self, what: str) -> None:
         if self._closed:

@@ -7,12 +7,12 @@ either iterated or polled: an iterator ends at its own end, a polled function by
 from __future__ import annotations
 
 import csv
-import gzip
+import importlib
 import inspect
 import io
 import os
 import stat
-import zipfile
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,10 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from sage_nb.errors import PipelineError, SignatureError
+from sage_nb.pipeline.batches import blocks, is_chunk, length, rows
 from sage_nb.pipeline.checks import check_arity, check_constructor, function_name, has_execute, reject_reserved
 from sage_nb.pipeline.functions import BatchFunction, StopSignal
 
-__all__ = ["CsvSource", "FrameSource", "IterableSource", "MadeSource", "Reader", "TextSource", "source_spec"]
+__all__ = [
+    "ChunkSource",
+    "CsvSource",
+    "IterableSource",
+    "MadeSource",
+    "ParquetSource",
+    "Reader",
+    "TextSource",
+    "source_spec",
+]
 
 
 @dataclass(slots=True)
@@ -43,6 +53,8 @@ class Reader:
     """What `items` iterates over, where counting what is left of it counts what was taken."""
     fraction: Callable[[], float] | None = None
     close: Callable[[], None] | None = None
+    chunks: Callable[[int | None], Iterator[Any]] | None = None
+    """Gives the same items in chunks (see `batches`) of that size, or one that suits; in the place of `items`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,11 @@ class MadeSource:
         return Reader(poll=instance.execute, ends_on_none=self.ends_on_none)
 
 
+def is_replayable(spec: MadeSource) -> bool:
+    """Whether opening it again gives the same items from the first one on: it is made anew, or a generator is."""
+    return isinstance(spec.target, type) or inspect.isgeneratorfunction(_unwrapped(spec.target))
+
+
 def _unwrapped(fn: Any) -> Any:
     while isinstance(fn, partial):
         fn = fn.func
@@ -114,9 +131,13 @@ class _File:
             size, position = os.fstat(raw.fileno()).st_size, raw.raw.tell
             data: Any = raw
             if self.path.endswith(".gz"):
+                import gzip  # this and zipfile are slow to import, for a worker process at its start
+
                 data = gzip.GzipFile(fileobj=raw)
                 opened.append(data)
             elif self.path.endswith(".zip"):
+                import zipfile
+
                 archive = zipfile.ZipFile(raw)
                 opened.append(archive)
                 names = [info for info in archive.infolist() if not info.is_dir()]
@@ -142,7 +163,7 @@ def _is_regular(path: str) -> bool:
 def _share(position: Callable[[], int], size: int) -> float:
     try:
         return min(1.0, position() / size) if size else 1.0
-    except ValueError:  # the file is closed: it was read to its end, or will not be read further
+    except (ValueError, OSError):  # the file is closed: it was read to its end, or will not be read further
         return 1.0
 
 
@@ -207,29 +228,87 @@ def _csv_rows(path: str, text: io.TextIOWrapper, form: dict[str, Any]) -> Iterat
             raise ValueError(f"{path}, line {rows.line_num}: {len(row)} fields, but the header has {width}")
 
 
-@dataclass(frozen=True, slots=True)
-class FrameSource:
-    """The rows of a pandas DataFrame as dicts, column name → Python value."""
+_ROWS_AT_ONCE = 4096
+_CHUNK_ROWS = 65_536
 
-    frame: Any
+
+@dataclass(frozen=True, slots=True)
+class ChunkSource:
+    """The rows of an array, a pandas DataFrame or Series, or a pyarrow Table, RecordBatch or Array."""
+
+    chunk: Any
 
     def open(self, make: Callable[..., Any]) -> Reader:
-        return Reader(items=chain.from_iterable(_frame_blocks(self.frame)), total=len(self.frame))
+        items = chain.from_iterable(map(rows, blocks(self.chunk, _ROWS_AT_ONCE)))
+        return Reader(items=items, total=length(self.chunk), chunks=self._chunks)
+
+    def _chunks(self, size: int | None) -> Iterator[Any]:
+        return map(_protected, blocks(self.chunk, size or _CHUNK_ROWS))
 
 
-def _frame_blocks(frame: Any, size: int = 4096) -> Iterator[list[dict[Any, Any]]]:
-    names = list(frame.columns)
-    for start in range(0, len(frame), size):
-        block = frame.iloc[start : start + size]
-        columns = [block.iloc[:, i].tolist() for i in range(len(names))]
-        if not names:
-            yield [{} for _ in range(len(block))]
-        yield [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+def _protected(part: Any) -> Any:
+    """A view that cannot be written through: what an operator does to its batch is not done to the user's array."""
+    if hasattr(part, "setflags"):
+        part.setflags(write=False)
+    elif hasattr(part, "iloc") and not _copies_on_write():
+        part = part.copy()
+    return part
+
+
+def _copies_on_write() -> bool:
+    return int(sys.modules["pandas"].__version__.split(".")[0]) >= 3
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetSource:
+    """The rows of a Parquet file as dicts, column name → Python value, read on the job's own thread."""
+
+    path: str
+    columns: tuple[str, ...] | None = None
+
+    def open(self, make: Callable[..., Any]) -> Reader:
+        open(self.path, "rb").close()  # for errors of the usual kind where there is no such file, or a folder
+        pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        try:
+            file = parquet.ParquetFile(self.path, pre_buffer=False)  # which would read on a thread that stays
+        except pyarrow.ArrowInvalid as exc:
+            raise PipelineError(f"{self.path} is no Parquet file, or a damaged one: {exc}") from exc
+        try:
+            self._check_columns(file.schema_arrow.names)
+        except BaseException:
+            file.close()
+            raise
+        chunks = partial(self._chunks, file)
+        items = chain.from_iterable(rows(part) for chunk in chunks(None) for part in blocks(chunk, _ROWS_AT_ONCE))
+        return Reader(items=items, total=file.metadata.num_rows, chunks=chunks, close=file.close)
+
+    def _chunks(self, file: Any, size: int | None) -> Iterator[Any]:
+        return iter(file.iter_batches(batch_size=size or _CHUNK_ROWS, columns=self.columns, use_threads=False))
+
+    def _check_columns(self, names: list[str]) -> None:
+        for wanted in self.columns or ():
+            if wanted not in names:
+                raise PipelineError(f"{self.path} has no column {wanted!r}; there are: {', '.join(names)}")
+        for name in self.columns or names:
+            if names.count(name) > 1:
+                raise PipelineError(f"{self.path}: two columns are called {name!r}; each needs a name of its own")
+
+
+def column_names(kind: str, columns: Any) -> tuple[str, ...] | None:
+    """The checked `columns` of a source; None for all."""
+    if columns is None:
+        return None
+    if isinstance(columns, str) or not isinstance(columns, Iterable):
+        raise SignatureError(f"{kind}: columns is a list of names, not {columns!r}")
+    names = tuple(columns)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise PipelineError(f"{kind}: columns is a list of different names, at least one, not {list(names)!r}")
+    return names
 
 
 def source_spec(
     kind: str, source: Any, args: tuple[Any, ...], kw: dict[str, Any], *, bounded: bool
-) -> tuple[IterableSource | MadeSource, str]:
+) -> tuple[IterableSource | ChunkSource | MadeSource, str]:
     """Check what was given to `from_batch` and its kin; also the name to suggest for the operator."""
     reject_reserved(kind, kw)
     if isinstance(source, type):
@@ -243,12 +322,13 @@ def source_spec(
     if hasattr(source, "execute") and not isinstance(source, Iterable):
         name = type(source).__name__
         raise SignatureError(f"{kind}: give the class and its arguments, {kind}({name}, ...), not an instance")
-    if isinstance(source, Iterable):
+    is_given = is_chunk(source) and not isinstance(source, list)
+    if is_given or isinstance(source, Iterable):
         if args or kw:
             raise SignatureError(f"{kind}: takes no arguments after an iterable, but got {_listing(args, kw)}")
         if type(source).__name__ == "DataFrame":
             raise SignatureError(f"{kind}: iterating a DataFrame gives its column names; use from_dataframe(df)")
-        return IterableSource(source), "source"
+        return ChunkSource(source) if is_given else IterableSource(source), "source"
     if callable(source):
         if inspect.iscoroutinefunction(source) or inspect.isasyncgenfunction(source):
             raise SignatureError(f"{kind}: {function_name(source)} is asynchronous; use a plain function or generator")

@@ -1,0 +1,59 @@
+"""What the operators beyond `map` and its kin hold: frozen records, checked where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sage_nb.pipeline.checks import FunctionSpec
+
+__all__ = ["AsyncSpec", "IntervalSpec", "KeyBySpec", "ProcessSpec", "ReduceSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBySpec:
+    """`strategy` is `hash`, `round_robin` or `broadcast`."""
+
+    function: FunctionSpec
+    strategy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceSpec:
+    """Of `reduce`, `count` and `sum`; `function` is the reducer, or gives the value that is summed.
+
+    `expire_after` is in seconds.
+    """
+
+    function: FunctionSpec | None
+    expire_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """`with_context` says that the function takes the context as its second argument."""
+
+    function: FunctionSpec
+    with_context: bool
+    expire_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncSpec:
+    """At most `concurrency` items under way, each for `timeout` seconds."""
+
+    function: FunctionSpec
+    concurrency: int
+    ordered: bool
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalSpec:
+    """Pairs whose times are `lower` to `upper` seconds apart; `times` gives those of the left and the right stream."""
+
+    lower: float
+    upper: float
+    times: tuple[Callable[[Any], Any], Callable[[Any], Any]]
+    out_of_orderness: float
