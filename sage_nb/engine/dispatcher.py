@@ -21,54 +21,48 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 from sage_nb.engine.failure import Failure, add_note, explain, headline
+from sage_nb.engine.letters import DeadLetters
+from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.loops import LoopEnded
-from sage_nb.engine.plan import make_plan, unsunk
 from sage_nb.engine.results import make_results
 from sage_nb.engine.services import ServiceHost, Step
-from sage_nb.engine.task import Task
+from sage_nb.engine.stages import Plan, Stage
+from sage_nb.engine.task import Attempt, Task
+from sage_nb.engine.wiring import wire
 from sage_nb.errors import JobStateError, JobTimeout
 from sage_nb.pipeline.context import current
-from sage_nb.pipeline.graph import Graph
+from sage_nb.pipeline.graph import Graph, Operator
+from sage_nb.pipeline.restarts import Restarts
 
 __all__ = ["ENDED", "SOURCE_GRACE", "Cleanup", "Dispatcher"]
+
+
+def _task(stage: Stage, index: int, attempt: Attempt) -> Task:
+    if stage.place == "process":
+        from sage_nb.engine.hosted import HostedTask
+
+        return HostedTask(stage, index, attempt)
+    return Task(stage, index, attempt)
+
 
 Cleanup = Literal["always", "on_success", "never"]
 ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
 # For the thread that started the services, so that it can stop them: some are bound to their thread.
 _WORKER_GRACE = 0.7
+# For a source that nobody wants items of any more: it may be a slow one.
+_UNWANTED_GRACE = 2.0
+# For what is at work beside something that failed.
+_FAILED_GRACE = 1.0
+# More, for what waits for items of others that are given up: it ends by itself then.
+_WAITING_GRACE = 1.0
 _TICK = 0.05
-
-
-class _LiveView(Mapping[str, Any]):
-    """A mapping as it is at each look; it may be iterated while the job changes it."""
-
-    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
-        self._read = read
-
-    def __getitem__(self, key: str) -> Any:
-        return self._read()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._read()))
-
-    def __len__(self) -> int:
-        return len(self._read())
-
-    def items(self) -> ItemsView[str, Any]:
-        return dict(self._read()).items()
-
-    def values(self) -> ValuesView[Any]:
-        return dict(self._read()).values()
-
-    def __repr__(self) -> str:
-        return repr(self._read())
 
 
 class Dispatcher:
@@ -77,8 +71,12 @@ class Dispatcher:
     def __init__(
         self,
         graph: Graph,
+        plan: Plan,
         name: str,
         *,
+        on_error: str = "fail",
+        inline: bool = True,
+        restarts: Restarts | None = None,
         cleanup: Cleanup = "always",
         timeout: float | None = None,
         service_stop_timeout: float = 10.0,
@@ -88,7 +86,11 @@ class Dispatcher:
     ) -> None:
         self.name = name
         self.operators = tuple(graph.operators)
-        self.stages = make_plan(graph, name)
+        self.plan = plan
+        self.on_error = on_error
+        self.inline = inline
+        self.attempt = 1
+        self.failures: list[float] = []
         self.log = JobLog()
         self.results = make_results(graph.operators)
         self.status = "created"
@@ -104,13 +106,19 @@ class Dispatcher:
         self.clean = threading.Event()
         """Set once nothing of the job is left; with services that are kept, later than `done`."""
         self.services_host = ServiceHost(graph.services, self.log, self.stop_event.is_set, service_stop_timeout)
-        self.all_tasks = tuple(Task(stage, self) for stage in self.stages)
+        self.dead_letters = DeadLetters(graph.operators, on_error)
+        self.all_tasks = wire(plan, self, _task)
+        self._restarts = restarts
+        self._next_at = 0.0
+        self._unwanted: dict[Task, float] = {}
+        self._final = False
+        """Whether the end has begun that no restart follows."""
         self._tasks: dict[str, Task] = {}
         self._cleanup = cleanup
         self._timeout = timeout
         self._on_change = on_change
         self._on_end = on_end
-        self._thread_context = thread_context
+        self.thread_context = thread_context
         self._context = contextvars.copy_context()
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
@@ -120,12 +128,14 @@ class Dispatcher:
         self._threads: list[threading.Thread] = []
         self._worker: threading.Thread | None = None
         self._given_up: set[threading.Thread] = set()
+        self._concluded_by: threading.Thread | None = None
         self._steps: deque[Step] | None = None
         self._step: Step | None = None
         self._step_began = 0.0
         self._stop_began: float | None = None
         self._cut_at = float("inf")
         self._stop_grace = 10.0
+        self._cut_told = False
         self._down_by: float | None = None
         self._outcome = "completed"
         self._kept = False
@@ -135,11 +145,11 @@ class Dispatcher:
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        return _LiveView(lambda: self._tasks)
+        return LiveView(lambda: self._tasks)
 
     @property
     def services(self) -> Mapping[str, Any]:
-        return _LiveView(self.services_host.instances)
+        return LiveView(self.services_host.instances)
 
     @property
     def is_running(self) -> bool:
@@ -152,11 +162,21 @@ class Dispatcher:
         """Whether a stop was asked for so long ago that not even the item at hand may go on."""
         return self.stop_event.is_set() and time.monotonic() >= self._cut_at
 
+    def has_failed(self) -> bool:
+        """Whether nothing of what is on its way counts any more."""
+        return self.error is not None
+
+    def service_names(self) -> list[str]:
+        """What services there are."""
+        return [service.name for service in self.services_host]
+
     def waiting_for(self) -> str | None:
         """What a start or a stop is waiting for at this moment."""
         step, starting = self._step, self.services_host.at
         if step is not None:
             return f"service {step.service.name!r}: {step.what}"
+        if self.status == "restarting":
+            return f"attempt {self.attempt}, in {max(0.0, self._next_at - time.monotonic()):.0f} s"
         if self.status == "starting" or (self.status == "stopping" and starting is not None):
             return f"service {starting.name!r} to start" if starting is not None else None
         closing = [task.closing for task in list(self._tasks.values()) if task.closing is not None]
@@ -173,9 +193,12 @@ class Dispatcher:
         return caller in self._threads or any(caller in service.workers for service in self.services_host)
 
     def join(self) -> None:
-        """After the end, wait for the last lines of the job's own threads; those given up are not waited for."""
+        """After the end, wait for the last lines of the job's own threads; those given up are not waited for.
+
+        Nor is the one that concluded: it only keeps the record now.
+        """
         for thread in list(self._threads):
-            if thread not in self._given_up and thread is not threading.current_thread():
+            if thread not in (*self._given_up, self._concluded_by, threading.current_thread()):
                 thread.join(1.0)
 
     # Orders
@@ -185,7 +208,7 @@ class Dispatcher:
         self.started = time.time()
         self._began = time.monotonic()
         self._set_status("starting")
-        for name in unsunk(self.stages):
+        for name in self.plan.unsunk():
             self.say(f"nothing takes the items of {name!r}: add sink(), collect(), show() or print()", "WARNING")
         if self._timeout is not None:
             self._watch()
@@ -222,6 +245,8 @@ class Dispatcher:
                 raise JobStateError(f"job {self.name!r} is {self.status}; it can be resumed while it is paused")
             self._set_status("running")
             self.resumed.set()
+        for task in self.all_tasks:
+            task.stop()  # what waits on an event loop
 
     def stop(self, grace: float = 10.0, *, outcome: str = "stopped", error: BaseException | None = None) -> None:
         """Ask for the end; returns at once. A later call can shorten the grace, not change the outcome."""
@@ -231,11 +256,13 @@ class Dispatcher:
                 return
             if self._kept:
                 return
-            self._stop_grace = min(self._stop_grace, grace) if self._stop_began is not None else grace
-            if self._stop_began is None:
+            asked = self._final and self._stop_began is not None
+            self._stop_grace = min(self._stop_grace, grace) if asked else grace
+            if not asked:
+                self._final = True
                 self._stop_began = time.monotonic()
                 if self._steps is None:  # else the work is done, and only cleaning is left
-                    self._outcome = outcome
+                    self._outcome = outcome if self.error is None else "failed"
                     self.error = self.error or error
                     self._set_status("stopping")
                     self._cut_at = self._stop_began + SOURCE_GRACE
@@ -265,19 +292,36 @@ class Dispatcher:
             self.failure, self.error = failure, failure.exception
             self._outcome = "failed"
             self.log.say(failure.operator or "job", headline(failure.exception), "ERROR")
-            self._cut_at = min(self._cut_at, time.monotonic() + SOURCE_GRACE)
+            self._cut_at = 0.0  # nothing of what is on its way counts any more
             self.stop_event.set()
             self.resumed.set()
             self._go.set()
             if self._steps is None:
                 self._set_status("stopping")
             others = [task for task in self._tasks.values() if not task.ended.is_set()]
+            if not self._final:
+                self._stop_grace = _FAILED_GRACE
             if self._stop_began is None and len(others) > 1:
                 self._stop_began = time.monotonic()
         if len(others) > 1:
             for task in others:
                 task.stop()
             self._watch()
+
+    def is_current(self, task: Task) -> bool:
+        """Whether the task is of the attempt that runs."""
+        return task in self.all_tasks
+
+    def unwanted(self, task: Task) -> None:
+        """Nobody wants the items of a source any more: if it does not return from waiting for one, it is given up."""
+        with self._lock:
+            self._unwanted[task] = time.monotonic()
+            self._wake.notify_all()
+        self._watch()
+
+    def caught(self, op: Operator, policy: str, item: Any, exc: Exception) -> None:
+        """An item failed, and the operator's policy takes it."""
+        self.dead_letters.add(op, policy, item, exc, self.log)
 
     def say(self, text: str, level: str = "INFO") -> None:
         """A line for the log; from WARNING on, a note of the job too."""
@@ -290,7 +334,7 @@ class Dispatcher:
     def _thread(self, target: Callable[..., None], what: str, *args: Any) -> threading.Thread:
         def body() -> None:
             try:
-                with self._thread_context():
+                with self.thread_context():
                     target(*args)
             except LoopEnded:
                 return  # raised into a thread that was given up, after its last call
@@ -308,10 +352,49 @@ class Dispatcher:
     def _work(self) -> None:
         def duty() -> None:
             if self._start_services():
-                self._run_tasks()
-            self._finish(0)
+                self._run_tasks(0)
+                self._go_on(0)
+            else:
+                self._finish(0)
 
         self._on_duty(0, duty)
+
+    def _go_on(self, generation: int) -> None:
+        """The tasks have ended: run them anew where a strategy says so, else end."""
+        while self._begins_anew(generation):
+            self._run_tasks(generation)
+        self._finish(generation)
+
+    def _begins_anew(self, generation: int) -> bool:
+        with self._lock:
+            if generation != self._generation or self._restarts is None or self._final or self.failure is None:
+                return False
+            self.failures.append(time.monotonic())
+            delay = self._restarts.delay_after(self.failures)
+            if delay is None:
+                self.say(f"no restart any more after {len(self.failures)} failures", "WARNING")
+                return False
+            why = headline(self.failure.exception)
+            self._next_at = time.monotonic() + delay
+            self.attempt += 1
+            self._outcome, self.error, self.failure = "completed", None, None
+            self._stop_began, self._cut_at, self._cut_told = None, float("inf"), False
+            self._go.clear()
+            self.stop_event.clear()
+            self._tasks.clear()
+            self._unwanted.clear()
+            self._set_status("restarting")
+        self.say(f"attempt {self.attempt} begins after {delay:g} s, because of {why}", "WARNING")
+        if self.stop_event.wait(delay):
+            return False
+        with self._lock:
+            if generation != self._generation or self._final:
+                return False
+            for result in self.results.values():
+                result.clear()
+            self.dead_letters.clear()
+            self.all_tasks = wire(self.plan, self, _task)
+        return True
 
     def _on_duty(self, generation: int, duty: Callable[[], None]) -> None:
         """Do a worker's duty. Whatever goes wrong in it, the job reaches its end."""
@@ -341,21 +424,24 @@ class Dispatcher:
             self.fail(explain(exc, f"the start of service {name!r}", operator=name, declared=site))
             return False
 
-    def _run_tasks(self) -> None:
+    def _run_tasks(self, generation: int) -> None:
         first, *others = self.all_tasks
-        self._tasks.update({task.stage.source.name: task for task in self.all_tasks})
+        go = self._go
+        self._tasks.update({task.name: task for task in self.all_tasks})
         for task in others:
             self._thread(self._run_task, "task", task)
         opened = first.open()
         for task in others:  # no item moves before every function is made
             task.ready.wait()
         with self._lock:
-            if self.status == "starting":
+            if self.status in ("starting", "restarting"):
                 self._set_status("running")
-        self._go.set()
+        go.set()
         first.play(opened)
         for task in others:
             task.ended.wait()
+        if generation == self._generation:
+            self._report_left()
 
     def _run_task(self, task: Task) -> None:
         current.set(self.services_host.context("job"))
@@ -363,6 +449,25 @@ class Dispatcher:
         task.ready.set()
         self._go.wait()
         task.play(opened)
+
+    def _report_left(self) -> None:
+        """Name what was on its way when a stop came, and what was dropped."""
+        for task in self.all_tasks:
+            left = task.left() if self._outcome == "stopped" else 0
+            if left > 0:
+                items = "an item" if left == 1 else f"{left:,} items"
+                self.say(f"the stop came before {items} that waited for {task.name!r}", "WARNING")
+        late: dict[int, int] = {}
+        for task in self.all_tasks:
+            for id, count in task.late().items():
+                late[id] = late.get(id, 0) + count
+        for id, count in late.items():
+            if count:
+                op = self.operators[id]
+                what = "dropped {:,} items that came too late; late(name) would keep them"
+                if op.kind == "interval_join":
+                    what = "got {:,} items so late that partners of theirs may be gone; see out_of_orderness"
+                self.say(f"{op.name!r} {what.format(count)}", "WARNING")
 
     def _finish(self, generation: int) -> None:
         """Stop the services and conclude, unless another worker has been given that duty."""
@@ -441,6 +546,7 @@ class Dispatcher:
 
     def _conclude(self) -> None:
         self._step = None
+        self._concluded_by = threading.current_thread()
         self.services_host.settle()
         if not self.done.is_set():
             self._end()
@@ -497,7 +603,7 @@ class Dispatcher:
         due: list[float] = []
         if self._timeout is not None and self._stop_began is None and self._steps is None:
             due.append(self._began + self._timeout - now)
-        if self._stop_began is not None and self._steps is None:
+        if self._steps is None and (self._stop_began is not None or self._waiting_in_vain()):
             due.append(_TICK)
         if self._step is not None:
             due.append(self._step_began + self._step_limit(self._step) - now)
@@ -513,7 +619,14 @@ class Dispatcher:
         ):
             self._time_out()
         if self._stop_began is not None and self._steps is None:
+            if now >= self._cut_at and not self._cut_told:
+                self._cut_told = True
+                for task in self.all_tasks:
+                    task.stop()  # so that what waits is dropped now, and what comes later is not
             self._abandon_overdue(now - self._stop_began)
+        for task in self._waiting_in_vain():
+            if now - self._unwanted[task] >= _UNWANTED_GRACE and task.waits_in_source():
+                self._give_up(task)
         step = self._step
         if step is not None and now >= self._step_began + self._step_limit(step):
             self._step_overdue(step)
@@ -534,14 +647,21 @@ class Dispatcher:
         for task in self._tasks.values():
             if task.ended.is_set():
                 continue
-            if waited >= self._stop_grace or (waited >= self._source_grace(task) and task.waits_in_source()):
-                where = task.where()
-                if task.abandon():
-                    if task.thread is not None:
-                        self._given_up.add(task.thread)
-                    self.say(f"{where} did not return; its thread is left to end when it does", "WARNING")
-                    if task is self.all_tasks[0]:
-                        self._hand_over()
+            grace = self._stop_grace + (_WAITING_GRACE if task.waits_for_input() else 0.0)
+            if waited >= grace or (waited >= self._source_grace(task) and task.waits_in_source()):
+                self._give_up(task)
+
+    def _waiting_in_vain(self) -> list[Task]:
+        return [task for task in self._unwanted if not task.ended.is_set()]
+
+    def _give_up(self, task: Task) -> None:
+        where = task.where()
+        if task.abandon():
+            if task.thread is not None:
+                self._given_up.add(task.thread)
+            self.say(f"{where} {task.left_behind}", "WARNING")
+            if task is self.all_tasks[0]:
+                self._hand_over()
 
     def _source_grace(self, task: Task) -> float:
         worker = task is self.all_tasks[0] and self._down_by is None and self.services_host.instances()
@@ -577,7 +697,9 @@ class Dispatcher:
                 for task in list(self._tasks.values()):
                     if task.thread is not None:
                         task.ended.wait()
-            self._finish(generation)
+                self._go_on(generation)
+            else:
+                self._finish(generation)
 
         self._on_duty(generation, duty)
 

@@ -32,7 +32,7 @@ __all__ = [
     "describe_site",
     "explain",
     "headline",
-    "loop_frame",
+    "loop_frames",
     "safe_repr",
     "safe_str",
     "safe_text",
@@ -57,9 +57,13 @@ class Failure:
     where: str | None
     code: tuple[tuple[int, str, bool], ...]
     """Lines around the failing one: number, text, whether it is that one."""
+    remote: str | None = None
+    """The traceback as text, where it is of another process."""
 
     def text(self) -> str:
         """The traceback as text, bounded."""
+        if self.remote is not None:
+            return self.remote[-20_000:]
         lines = traceback.format_exception(type(self.exception), self.exception, self.traceback, limit=-30)
         return "".join(lines)[-20_000:]
 
@@ -127,11 +131,20 @@ def _is_users(filename: str) -> bool:
     return not filename.startswith((FILENAME, "<frozen", _PACKAGE, *_library_folders()))
 
 
-def describe_site(at: Site) -> str:
-    """`Cell In[3], line 4` for a line of a notebook cell, `script.py, line 4` for one of a file."""
+CELLS: dict[str, int] = {}
+"""Of a worker process: the numbers of the notebook's cells, by the names of their files."""
+
+
+def cells() -> dict[str, int]:
+    """The numbers of the notebook's cells, by the names of their files; empty outside IPython."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    number = getattr(getattr(shell, "compile", None), "_filename_map", {}).get(at.filename)
+    return dict(getattr(getattr(shell, "compile", None), "_filename_map", {}))
+
+
+def describe_site(at: Site) -> str:
+    """`Cell In[3], line 4` for a line of a notebook cell, `script.py, line 4` for one of a file."""
+    number = cells().get(at.filename, CELLS.get(at.filename))
     if number is not None:
         return f"Cell In[{number}], line {at.lineno}"
     return f"{os.path.basename(at.filename)}, line {at.lineno}"
@@ -155,13 +168,14 @@ def _without_engine(tb: TracebackType | None) -> TracebackType | None:
     return tb
 
 
-def loop_frame(tb: TracebackType | None) -> tuple[FrameType, int] | None:
-    """The generated loop's frame in a traceback, and the line it was at."""
+def loop_frames(tb: TracebackType | None) -> list[tuple[FrameType, int]]:
+    """The frames of generated code in a traceback, outermost first, and the lines they were at."""
+    found: list[tuple[FrameType, int]] = []
     while tb is not None:
-        if tb.tb_frame.f_code.co_filename == FILENAME and tb.tb_frame.f_code.co_name == "run":
-            return tb.tb_frame, tb.tb_lineno
+        if tb.tb_frame.f_code.co_filename == FILENAME:
+            found.append((tb.tb_frame, tb.tb_lineno))
         tb = tb.tb_next
-    return None
+    return found
 
 
 def _around(at: Site, context: int = 2) -> tuple[tuple[int, str, bool], ...]:

@@ -54,6 +54,10 @@ class Result(Sequence[Any]):
     def _snapshot(self) -> list[Any]:
         return list(self._items.copy())
 
+    def clear(self) -> None:
+        """Forget everything, for a new attempt."""
+        self._items.clear()
+
     def tail(self, count: int) -> list[Any]:
         """The last `count` items."""
         return list(self._items[-count:]) if isinstance(self._items, list) else self._snapshot()[-count:]
@@ -63,12 +67,18 @@ class Result(Sequence[Any]):
         return self._snapshot()
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame: of dicts, named tuples and dataclasses one column per field, else one column `value`."""
+        """A pandas DataFrame: of dicts, named tuples and dataclasses one column per field, else one column `value`.
+
+        Items that are frames or tables themselves are put one below the other.
+        """
         import pandas as pd
 
         from sage_nb.engine.rows import as_record
+        from sage_nb.pipeline.batches import as_format, is_frame, join
 
         items = self._snapshot()
+        if items and all(map(is_frame, items)):
+            return join([as_format(item, "pandas") for item in items], "pandas")
         records = [record for record in map(as_record, items) if record is not None]
         if records and len(records) == len(items):
             return pd.DataFrame.from_records(records)
