@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from itertools import chain
 
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
-from sage_nb.engine.failure import Failure, describe_site, safe_str, safe_text
+from sage_nb.engine.failure import Failure, describe_site, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.loops import Counts
 from sage_nb.engine.results import Result
 from sage_nb.engine.rows import table_of
+from sage_nb.engine.task import Task
+from sage_nb.jobs.layout import places
 from sage_nb.jobs.snapshot import (
     CodeLine,
+    DeadLetterView,
     ErrorView,
     JobSnapshot,
     LogView,
@@ -30,6 +34,7 @@ _SPACING = 0.2
 _RESULT_ROWS = 10
 _LOG_LINES = 100
 _ENOUGH_LOOKS = 10
+_TIMED = frozenset({"window", "interval_join"})
 
 
 class Describer:
@@ -40,7 +45,8 @@ class Describer:
         self._name = name
         self._job = dispatcher
         self._places = _places(dispatcher.operators)
-        self._samples: deque[tuple[float, dict[int, Counts]]] = deque()
+        self._samples: deque[tuple[float, dict[int, Counts], dict[int, float]]] = deque()
+        self._attempt = 1
         self._lock = threading.Lock()
         self._tables: dict[str, tuple[int, ResultView]] = {}
 
@@ -76,6 +82,8 @@ class Describer:
             logs=tuple(LogView(time=e.time, level=e.level, source=e.source, text=safe_text(e.text)) for e in lines),
             log_total=job.log.total,
             error=self._error(),
+            attempt=job.attempt,
+            dead_letters=self._dead_letters(),
             notes=tuple(safe_text(note) for note in job.notes),
         )
 
@@ -83,13 +91,29 @@ class Describer:
 
     def _sample(self) -> dict[int, Counts]:
         counts: dict[int, Counts] = {}
+        blocked: dict[int, float] = {}
         for task in self._job.all_tasks:
-            counts.update(zip((op.id for op in task.stage.operators), task.counts(), strict=True))
+            for id, one in task.counts().items():
+                known = counts.get(id)
+                counts[id] = (
+                    one if known is None else Counts(known.items_in + one.items_in, known.items_out + one.items_out)
+                )
+            held = task.blocked() / task.stage.parallelism
+            for member in task.stage.members:
+                last = task.stage.members[member.upstream].op if member.edge is not None else None
+                if last is not None:
+                    blocked[last.id] = blocked.get(last.id, 0.0) + held
+            task.sample()
+        for op in self._job.operators:
+            counts.setdefault(op.id, Counts(0, 0))
         now = time.monotonic()
         samples = self._samples
         with self._lock:  # a view, the user and the job's end may look at once
+            if samples and self._attempt != self._job.attempt:
+                samples.clear()
+            self._attempt = self._job.attempt
             if not samples or now - samples[-1][0] >= _SPACING:
-                samples.append((now, counts))
+                samples.append((now, counts, blocked))
                 while len(samples) > 2 and now - samples[0][0] > _WINDOW:
                     samples.popleft()
         return counts
@@ -100,39 +124,74 @@ class Describer:
         if job.status in ENDED or len(self._samples) < 2:
             began, ended = job.started, job.ended or time.time()
             return moved / max(ended - began, 1e-6) if began is not None and moved else 0.0
-        then, before = self._samples[0]
+        then, before, _ = self._samples[0]
         span = time.monotonic() - then
         return max(0.0, (moved - _moved(op, before[op.id])) / span) if span > 0 else 0.0
 
+    def _blocked(self) -> dict[int, float]:
+        """Share of the last seconds for which an operator waited for room."""
+        if len(self._samples) < 2 or self._job.status in ENDED:
+            return {}
+        (then, _, before), (now, _, after) = self._samples[0], self._samples[-1]
+        span = now - then
+        return {id: min(1.0, (held - before.get(id, 0.0)) / span) for id, held in after.items()} if span > 0 else {}
+
     def _operators(self, counts: dict[int, Counts]) -> tuple[OperatorView, ...]:
         failed = self._job.failure.operator if self._job.failure else None
-        busy = self._busy()
-        return tuple(
-            OperatorView(
-                id=op.id,
-                name=safe_text(op.name, 200),
-                kind=op.kind,
-                col=self._places[op.id][0],
-                row=self._places[op.id][1],
-                upstream=() if op.upstream is None else (op.upstream,),
-                items_in=counts[op.id].items_in,
-                items_out=counts[op.id].items_out,
-                rate=self._rate(op, counts[op.id]),
-                busy=busy.get(op.id),
-                errors=int(op.name == failed),
-                where=describe_site(op.site) if op.site else None,
-            )
-            for op in self._job.operators
-        )
-
-    def _busy(self) -> dict[int, float]:
-        found: dict[int, float] = {}
-        for task in self._job.all_tasks:
-            if task.looks >= _ENOUGH_LOOKS:
-                found.update(
-                    {op.id: seen / task.looks for op, seen in zip(task.stage.operators, task.seen, strict=True)}
+        blocked = self._blocked()
+        by_op = self._by_operator()
+        found: list[OperatorView] = []
+        for op in self._job.operators:
+            at = by_op.get(op.id, [])
+            times = sorted(chain.from_iterable(task.times[i].copy() for task, i in at if task.times[i]))
+            rate = self._rate(op, counts[op.id])
+            found.append(
+                OperatorView(
+                    id=op.id,
+                    name=safe_text(op.name, 200),
+                    kind=op.kind,
+                    col=self._places[op.id][0],
+                    row=self._places[op.id][1],
+                    upstream=op.inputs,
+                    stage=at[0][0].stage.number + 1 if at else 0,
+                    parallelism=at[0][0].stage.parallelism if at else 1,
+                    executor="process" if at and at[0][0].stage.place == "process" else "thread",
+                    items_in=counts[op.id].items_in,
+                    items_out=counts[op.id].items_out,
+                    rate=rate,
+                    busy=_busy(at),
+                    queued=sum(task.queued() for task, i in at if _is_first(task, i)),
+                    blocked=blocked.get(op.id),
+                    p50=times[len(times) // 2] if times else None,
+                    p99=times[min(len(times) - 1, int(len(times) * 0.99))] if times else None,
+                    errors=sum(task.errors[i] for task, i in at) + int(op.name == failed),
+                    late=sum(task.late().get(op.id, 0) for task, _ in at) if op.kind in _TIMED else 0,
+                    where=describe_site(op.site) if op.site else None,
                 )
+            )
+        return tuple(found)
+
+    def _by_operator(self) -> dict[int, list[tuple[Task, int]]]:
+        """Where each operator runs: the tasks, and its place in them."""
+        found: dict[int, list[tuple[Task, int]]] = {}
+        for task in self._job.all_tasks:
+            for i, member in enumerate(task.stage.members):
+                if member.op is not None:
+                    found.setdefault(member.op.id, []).append((task, i))
         return found
+
+    def _dead_letters(self) -> tuple[DeadLetterView, ...]:
+        return tuple(
+            DeadLetterView(
+                operator=safe_text(name, 200),
+                total=letters.total,
+                rows=tuple(
+                    (safe_text(safe_repr(x.item), 100), safe_text(headline(x.error), 300)) for x in letters[-5:]
+                ),
+            )
+            for name, letters in list(self._job.dead_letters.items())
+            if letters.total
+        )
 
     def _services(self) -> tuple[ServiceView, ...]:
         return tuple(
@@ -145,19 +204,25 @@ class Describer:
     def _extent(self, items: int) -> tuple[int | None, float | None]:
         if any(op.kind == "take" for op in self._job.operators):  # how much of the source that needs, nobody knows
             return None, 1.0 if self._job.status == "completed" else None
-        tasks = self._job.all_tasks
+        tasks = [task for task in self._job.all_tasks if task.inbox is None]
         totals = [task.total for task in tasks]
+        taken = [self._taken(task) for task in tasks]
         if all(total is not None for total in totals):
             # A list may have grown since it was counted.
-            total = sum(max(task.total or 0, task.counts()[0].items_out) for task in self._job.all_tasks)
+            total = sum(max(task.total or 0, got) for task, got in zip(tasks, taken, strict=True))
             return total, (min(1.0, items / total) if total else 1.0)
         if self._job.status == "completed":
             return None, 1.0
         shares = [
-            task.fraction() if task.total is None else task.counts()[0].items_out / max(task.total, 1) for task in tasks
+            task.fraction() if task.total is None else got / max(task.total, 1)
+            for task, got in zip(tasks, taken, strict=True)
         ]
         known = [share for share in shares if share is not None]
         return None, sum(known) / len(known) if len(known) == len(shares) else None
+
+    @staticmethod
+    def _taken(task: Task) -> int:
+        return task.counts()[task.stage.operators[0].id].items_out
 
     def _eta(self, fraction: float | None, elapsed: float) -> float | None:
         if fraction is None or self._job.status != "running" or fraction < 0.01 or elapsed < 0.5:
@@ -199,23 +264,23 @@ def _result_name(op: Operator) -> str:
     return name
 
 
-def _moved(op: Operator, counts: Counts) -> int:
-    return counts.items_out if op.upstream is None else counts.items_in
-
-
 def _places(operators: tuple[Operator, ...]) -> dict[int, tuple[int, int]]:
-    """Column and row of each operator: depth from left to right, a row per leaf, a parent beside its first child."""
-    children: dict[int | None, list[int]] = {}
-    for op in operators:
-        children.setdefault(op.upstream, []).append(op.id)
-    places: dict[int, tuple[int, int]] = {}
-    rows = 0
-    pending = [(source, 0) for source in reversed(children.get(None, []))]
-    while pending:
-        at, col = pending.pop()
-        places[at] = (col, rows)
-        below = children.get(at, [])
-        if not below:
-            rows += 1
-        pending.extend((child, col + 1) for child in reversed(below))
-    return places
+    """Column and row of each operator in the picture. Of a chain, which most are, they need no working out."""
+    if all(op.inputs == ((op.id - 1,) if op.id else ()) and op.kind != "future" for op in operators):
+        return {op.id: (op.id, 0) for op in operators}
+    return places([(op.id, op.inputs, op.kind) for op in operators])
+
+
+def _busy(at: list[tuple[Task, int]]) -> float | None:
+    """The share of looks at which the operator was at work, in any of its instances."""
+    looks = sum(task.looks for task, _ in at)
+    return sum(task.seen[i] for task, i in at) / looks if looks >= _ENOUGH_LOOKS else None
+
+
+def _is_first(task: Task, i: int) -> bool:
+    """Whether what waits before the task waits for this operator."""
+    return task.inbox is not None and all(member.op is None for member in task.stage.members[:i])
+
+
+def _moved(op: Operator, counts: Counts) -> int:
+    return counts.items_out if op.kind == "source" else counts.items_in

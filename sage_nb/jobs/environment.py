@@ -9,16 +9,24 @@ from types import GeneratorType, TracebackType
 from typing import Any, Self, get_args
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup
-from sage_nb.engine.plan import make_plan, unsunk
-from sage_nb.errors import JobStateError, PipelineError, SubmitError
+from sage_nb.engine.plan import make_plan
+from sage_nb.engine.stages import Plan
+from sage_nb.errors import JobStateError, PipelineError, SignatureError, SubmitError
+from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.manager import JobManager, default_manager
+from sage_nb.jobs.planning import explanation
+from sage_nb.jobs.service import PipelineService
+from sage_nb.pipeline.checks import check_policy
 from sage_nb.pipeline.environment import BaseEnvironment, did_you_mean
+from sage_nb.pipeline.graph import Operator
+from sage_nb.pipeline.requests import RequestSource
+from sage_nb.pipeline.restarts import refuse_unreplayable
 from sage_nb.pipeline.sources import IterableSource
 
 __all__ = ["LocalEnvironment"]
 
-_BACKENDS = ("threads",)
+_BACKENDS = ("threads", "processes")
 
 
 class LocalEnvironment(BaseEnvironment):
@@ -31,7 +39,7 @@ class LocalEnvironment(BaseEnvironment):
     def __init__(self, name: str = "pipeline", config: dict[str, Any] | None = None, backend: str = "threads") -> None:
         super().__init__(name, config)
         if backend not in _BACKENDS:
-            raise PipelineError(f"backend {backend!r} is not offered by this version; there is: {', '.join(_BACKENDS)}")
+            raise PipelineError(f"there is no backend {backend!r}{did_you_mean(str(backend), _BACKENDS)}")
         self.backend = backend
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -53,6 +61,21 @@ class LocalEnvironment(BaseEnvironment):
         """The JobManager that runs this environment's jobs: one for the process, unless another was asked to."""
         return self._manager or default_manager()
 
+    def register_pipeline(self, name: str, env: LocalEnvironment) -> None:
+        """Let another environment's pipeline be a service of this one.
+
+        It begins with `env.from_requests()` and ends with `stream.reply()`. The job starts it before the first item and
+        ends it with a `StopSignal` after the last. `call_service(name, payload)` waits for the reply,
+        `call_service(name).submit(payload)` gives a `concurrent.futures.Future`. Each is a job with a view of its own.
+        """
+        if not isinstance(env, LocalEnvironment):
+            raise SignatureError(f"register_pipeline: takes an environment, not {type(env).__name__}")
+        if env is self:
+            raise PipelineError("register_pipeline: an environment cannot be a service of itself")
+        if not any(op.kind == "source" and _takes_requests(op) for op in env._graph.operators):
+            raise PipelineError(f"register_pipeline: {env.name!r} takes no requests; begin it with from_requests()")
+        self._service("register_pipeline", name, PipelineService, (env,), {})
+
     def submit(
         self,
         autostop: bool = False,
@@ -60,6 +83,7 @@ class LocalEnvironment(BaseEnvironment):
         wait: bool | None = None,
         timeout: float | None = None,
         cleanup: Cleanup = "always",
+        on_error: str = "fail",
     ) -> Job:
         """Run the pipeline as a new job.
 
@@ -67,15 +91,16 @@ class LocalEnvironment(BaseEnvironment):
         exception where it failed. Otherwise this returns at once; the job still cleans up after itself when its
         sources have ended. After `timeout` seconds the job is stopped and fails with `JobTimeout`. `cleanup` says
         when services are stopped: `"always"`; `"on_success"`, to look at them after a failure; or `"never"`; those
-        that are kept run until `job.stop()`.
+        that are kept run until `job.stop()`. `on_error` is what operators do that do not say so themselves: `"fail"`,
+        `"skip"` or `"dead_letter"`.
 
         Raises `SubmitError` where there is no source, a job of this environment runs, or an iterator is used up.
         """
         __tracebackhide__ = True
         wait = autostop if wait is None else wait
-        self._warn_unsunk()
+        plan = self._warned_plan()
         try:
-            job = self._submit(autostop, timeout, cleanup)
+            job = self._submit(autostop, timeout, cleanup, on_error=on_error, plan=plan)
             return job.wait() if wait else job
         except KeyboardInterrupt:  # it may come before `wait` is there to take it
             self.stop(INTERRUPT_GRACE)
@@ -88,12 +113,13 @@ class LocalEnvironment(BaseEnvironment):
         wait: bool | None = None,
         timeout: float | None = None,
         cleanup: Cleanup = "always",
+        on_error: str = "fail",
     ) -> Job:
         """Like `submit`, without blocking the event loop while it waits."""
         __tracebackhide__ = True
         wait = autostop if wait is None else wait
-        self._warn_unsunk()
-        job = self._submit(autostop, timeout, cleanup)
+        plan = self._warned_plan()
+        job = self._submit(autostop, timeout, cleanup, on_error=on_error, plan=plan)
         return await job if wait else job
 
     def _submit(
@@ -103,8 +129,11 @@ class LocalEnvironment(BaseEnvironment):
         cleanup: str,
         name: str | None = None,
         manager: JobManager | None = None,
+        on_error: str = "fail",
+        plan: Plan | None = None,
     ) -> Job:
         _check_options(timeout, cleanup)
+        check_policy("submit", on_error)
         with self._lock:
             if self._closed:
                 raise SubmitError(f"the environment {self.name!r} is closed; make a new one")
@@ -114,22 +143,25 @@ class LocalEnvironment(BaseEnvironment):
                     f"the environment {self.name!r} {keeps} job {self._job.uuid[:8]} ({self._job.status}); "
                     "stop it with env.stop(), or use another environment"
                 )
-            make_plan(self._graph, self.name)
+            plan = plan or make_plan(self._graph, self.name, self.backend)
+            if self._restarts is not None:
+                refuse_unreplayable(self._graph)
             iterators = self._fresh_iterators()
             manager = manager or default_manager()
             self._manager = manager
-            self._job = manager._make(self, autostop, timeout, cleanup, name or self.name)  # type: ignore[arg-type]
+            self._job = manager._make(self, plan, autostop, timeout, cleanup, name or self.name, on_error)  # type: ignore[arg-type]
             self._job._dispatcher.start()
             self._used.update(dict.fromkeys(iterators, self._job.uuid))
             return self._job
 
-    def _warn_unsunk(self) -> None:
-        """Warn of what nothing takes. In a cell of ours the view says it."""
-        if any(True for _ in self._graph.sources()):
-            for source in unsunk(make_plan(self._graph, self.name)):
-                warnings.warn(
-                    f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
-                )
+    def _warned_plan(self) -> Plan:
+        """The plan; a warning says what nothing takes. In a cell of ours the view says it."""
+        plan = make_plan(self._graph, self.name, self.backend)
+        for source in plan.unsunk():
+            warnings.warn(
+                f"nothing takes the items of {source!r}: add sink(), collect(), show() or print()", stacklevel=3
+            )
+        return plan
 
     def _fresh_iterators(self) -> list[int]:
         """The ids of the iterators that a job would use up. Raises `SubmitError` where one is used up already."""
@@ -150,6 +182,12 @@ class LocalEnvironment(BaseEnvironment):
                     )
                 iterators.append(key)
         return iterators
+
+    def explain(self) -> Explanation:
+        """How the pipeline would run: its stages, how many tasks each has and where, and how items get from one to the
+        next. `print` it, or let a notebook show it with its picture. Raises what `submit` would raise of the plan."""
+        plan = make_plan(self._graph, self.name, self.backend)
+        return explanation(self.name, self._graph, plan, self.backend)
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop the job, if one runs, and wait until it is cleaned up."""
@@ -179,6 +217,10 @@ class LocalEnvironment(BaseEnvironment):
         if self._job is None:
             raise JobStateError(f"the environment {self.name!r} has no job yet; submit it first")
         return self._job
+
+
+def _takes_requests(op: Operator) -> bool:
+    return getattr(op.spec[0], "target", None) is RequestSource
 
 
 def _check_options(timeout: Any, cleanup: str) -> None:

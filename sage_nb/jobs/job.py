@@ -11,6 +11,7 @@ from typing import Any
 
 from sage_nb.engine.dispatcher import Dispatcher
 from sage_nb.engine.failure import headline
+from sage_nb.engine.letters import Letters
 from sage_nb.engine.log import LogLine
 from sage_nb.engine.results import Result
 from sage_nb.errors import JobStateError
@@ -72,6 +73,12 @@ class Job:
     def results(self) -> Mapping[str, Result]:
         """The named results of `collect` and `show`, live."""
         return MappingProxyType(self._dispatcher.results)
+
+    @property
+    def dead_letters(self) -> Mapping[str, Letters]:
+        """By the operator's name, the items on which it failed, where `on_error="dead_letter"`: each with `item`,
+        `error` and `time` (seconds since the epoch). The last 10,000 of each are kept; `total` counts all."""
+        return self._dispatcher.dead_letters
 
     @property
     def notes(self) -> tuple[str, ...]:

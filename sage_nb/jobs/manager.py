@@ -17,11 +17,13 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
 from sage_nb.engine.failure import safe_str, safe_text
+from sage_nb.engine.stages import Plan
 from sage_nb.errors import JobNotFoundError, JobStateError
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
 from sage_nb.jobs.job import Job
@@ -78,12 +80,25 @@ class JobManager:
         job = env._submit(autostop, timeout, cleanup, name, self)
         return job.wait() if autostop else job
 
-    def _make(self, env: LocalEnvironment, autostop: bool, timeout: float | None, cleanup: Cleanup, name: str) -> Job:
+    def _make(
+        self,
+        env: LocalEnvironment,
+        plan: Plan,
+        autostop: bool,
+        timeout: float | None,
+        cleanup: Cleanup,
+        name: str,
+        on_error: str,
+    ) -> Job:
         info = JobInfo(str(uuid.uuid4()), name, env.name, autostop=autostop)
         reference: list[Job] = []
         dispatcher = Dispatcher(
             env._graph.copy(),
+            plan,
             name,
+            on_error=on_error,
+            inline=bool(env.config.get("inline", True)),
+            restarts=env._restarts,
             cleanup=cleanup,
             timeout=timeout,
             service_stop_timeout=float(env.config.get("service_stop_timeout", 10.0)),
@@ -103,14 +118,16 @@ class JobManager:
         return job
 
     def _forget_oldest(self) -> None:
-        ended = [key for key in self._infos if key not in self._live][: max(0, len(self._infos) - _HISTORY)]
-        for key in ended:
+        ended = (key for key in self._infos if key not in self._live)
+        for key in list(islice(ended, max(0, len(self._infos) - _HISTORY))):
             del self._infos[key]
 
     def _changed(self, job: Job) -> None:
         info, dispatcher = job._info, job._dispatcher
         info.status, info.last_update = dispatcher.status, time.time()
         info.start_time, info.stop_time = dispatcher.started, dispatcher.ended
+        info.restart_count = dispatcher.attempt - 1
+        info.error = None
         if dispatcher.error is not None:
             info.error = f"{type(dispatcher.error).__name__}: {safe_text(safe_str(dispatcher.error))}"
         if dispatcher.status in ENDED and not dispatcher.services:

@@ -17,6 +17,7 @@ import msgspec
 
 __all__ = [
     "CodeLine",
+    "DeadLetterView",
     "ErrorView",
     "JobSnapshot",
     "LogView",
@@ -36,7 +37,18 @@ class _View(msgspec.Struct, frozen=True, kw_only=True):
         return getattr(self, key)
 
 
-Status = Literal["created", "queued", "starting", "running", "paused", "stopping", "completed", "failed", "stopped"]
+Status = Literal[
+    "created",
+    "queued",
+    "starting",
+    "running",
+    "paused",
+    "stopping",
+    "restarting",
+    "completed",
+    "failed",
+    "stopped",
+]
 
 
 class OperatorView(_View, frozen=True, kw_only=True):
@@ -45,19 +57,36 @@ class OperatorView(_View, frozen=True, kw_only=True):
     id: int
     name: str
     kind: str
-    """`source`, `map`, `filter`, `flatmap`, `take`, `sink`, `print`, `collect` or `show`."""
+    """`source`, `future` (a feedback edge's head), `late` (a window's late items), `map`, `filter`, `flatmap`, `async`,
+    `batches`, `take`, `keyby`, `reduce`, `count`, `sum`, `process`, `window`, `comap`, `join`, `interval_join`, `sink`,
+    `print`, `collect` or `show`."""
     col: int
     row: int
     """Place in the picture, from 0. The data flow from low columns to high ones."""
     upstream: tuple[int, ...] = ()
-    """Ids of the operators whose items this one gets."""
+    """Ids of the operators whose items this one gets: several where streams merge, a later one where a loop closes."""
+    stage: int = 0
+    """The number of its stage in the plan, from 1; operators of one stage run as one loop. 0 where there is no plan."""
+    parallelism: int = 1
+    """Instances of it that run at the same time."""
+    executor: Literal["thread", "process"] = "thread"
     items_in: int = 0
     items_out: int = 0
     rate: float = 0.0
     busy: float | None = None
     """Share of the time, 0 to 1, in which the operator was seen at work; None until it was looked at often enough."""
     queued: int = 0
+    """Items that wait before it."""
+    blocked: float | None = None
+    """Share of the last seconds, 0 to 1, in which it waited for the next operators to take its items; None where it
+    hands them to nobody, or was not looked at often enough."""
+    p50: float | None = None
+    """Seconds that half of the items take at most, by a sample; None where none was timed."""
+    p99: float | None = None
     errors: int = 0
+    """Items at which it failed, also those that were skipped or kept as dead letters."""
+    late: int = 0
+    """Items that came too late for their windows and that nothing takes."""
     where: str | None = None
     """Where it was declared, as a person would say it: `Cell In[3], line 4`."""
 
@@ -85,6 +114,16 @@ class ResultView(_View, frozen=True, kw_only=True):
     numeric: tuple[bool, ...]
     """For each column, whether to align it to the right."""
     rows: tuple[tuple[str, ...], ...]
+
+
+class DeadLetterView(_View, frozen=True, kw_only=True):
+    """The last of the items at which one operator failed, and why."""
+
+    operator: str
+    total: int
+    """Dead letters so far; more than `rows` holds where the last ones only are shown."""
+    rows: tuple[tuple[str, str], ...] = ()
+    """The item, and the error in one line."""
 
 
 class LogView(_View, frozen=True, kw_only=True):
@@ -132,6 +171,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     name: str
     status: Status
     backend: str = "threads"
+    attempt: int = 1
+    """2 or more after restarts; counters and results are those of this attempt."""
     started: float | None = None
     elapsed: float = 0.0
     items: int = 0
@@ -148,6 +189,7 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     operators: tuple[OperatorView, ...] = ()
     services: tuple[ServiceView, ...] = ()
     results: tuple[ResultView, ...] = ()
+    dead_letters: tuple[DeadLetterView, ...] = ()
     logs: tuple[LogView, ...] = ()
     """The last lines only; `log_total` counts all."""
     log_total: int = 0
