@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import use_thread_context
+from sage_nb.notebook.html import render_explanation
 from sage_nb.notebook.kernel import current_cell, mark_cell, pin_threads
 from sage_nb.notebook.magics import SageMagics
 from sage_nb.notebook.view import show_job
@@ -24,6 +26,7 @@ class _Loaded:
         shell.events.register("pre_run_cell", self.before_cell)
         shell.events.register("post_run_cell", self.after_cell)
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
+        shell.display_formatter.formatters["text/html"].for_type(Explanation, render_explanation)
         use_thread_context(lambda: pin_threads(shell))
 
     def before_cell(self, info: Any) -> None:
@@ -39,6 +42,7 @@ class _Loaded:
     def undo(self) -> None:
         use_thread_context(lambda: nullcontext)
         self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
+        self.shell.display_formatter.formatters["text/html"].pop(Explanation, None)
         self.shell.events.unregister("pre_run_cell", self.before_cell)
         self.shell.events.unregister("post_run_cell", self.after_cell)
         for kind in ("line", "cell"):

@@ -10,14 +10,15 @@ and tints are half transparent, the marks of states are of a middle brightness.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, OperatorView, ResultView, ServiceView
+from sage_nb.jobs.explain import Explanation
+from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, ResultView, ServiceView
 from sage_nb.notebook import words
 from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg
 
-__all__ = ["render_html"]
+__all__ = ["render_explanation", "render_html"]
 
 _ROWS, _CELL = 20, 200
 _LINE = "1px solid rgba(128,128,128,.3)"
@@ -31,8 +32,10 @@ _TINTS = {
     "starting": _BLUE,
     "paused": _AMBER,
     "stopping": _AMBER,
+    "restarting": _AMBER,
     "kept": _AMBER,
 }
+_FRAME = f"margin:2px 0;padding:12px 16px;border:{_LINE};border-radius:8px;font-size:13px;line-height:1.45"
 _BLOCK = "margin:10px 0 0"
 _MUTED = "opacity:.72"
 
@@ -46,10 +49,19 @@ def render_html(snapshot: JobSnapshot) -> str:
         *(_operators(snapshot) if snapshot.operators else []),
         *([_services(snapshot.services)] if snapshot.services else []),
         *(_result(result) for result in snapshot.results),
+        *(_result(words.dead_letters(letters)) for letters in snapshot.dead_letters),
         *([_logs(snapshot)] if snapshot.log_total else []),
     ]
-    frame = f"margin:2px 0;padding:12px 16px;border:{_LINE};border-radius:8px;font-size:13px;line-height:1.45"
-    return _div("\n".join(parts), frame)
+    return _div("\n".join(parts), _FRAME)
+
+
+def render_explanation(explanation: Explanation) -> str:
+    """A plan: its picture, in which every box says its stage, above its text."""
+    stages = {name: stage.number for stage in explanation.stages for name in stage.operators}
+    operators = explanation.snapshot.operators
+    said = {op.id: f"stage {stages[op.name]}" if op.name in stages else "" for op in operators}
+    parts = [*([_picture(explanation.snapshot, said)] if operators else []), _pre(_lines(str(explanation)))]
+    return _div("\n".join(parts), _FRAME)
 
 
 def _text(said: str) -> str:
@@ -127,21 +139,21 @@ def _details(summary: str, content: str) -> str:
 
 
 def _operators(snapshot: JobSnapshot) -> Iterable[str]:
-    width, _ = pipeline_size(snapshot)
-    data = base64.b64encode(pipeline_svg(snapshot).encode()).decode()
-    image = (
-        f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(pipeline_alt(snapshot))}" '
-        f'style="display:block;width:100%;min-width:{width * 72 // 100}px;max-width:{width}px;height:auto;margin:0">'
-    )
-    yield _div(image, "margin:6px 0 0;overflow:auto")
-    columns = ("Operator", "Kind", "In", "Out", "Rate", "Errors", "Declared in")
-    numeric = (False, False, True, True, True, True, False)
-    table = _table(columns, numeric, [_counters(op) for op in snapshot.operators])
+    yield _picture(snapshot)
+    columns = words.columns(snapshot.operators)
+    rows = list(zip(*(column.cells for column in columns), strict=True))
+    table = _table([column.head for column in columns], [column.numeric for column in columns], rows)
     yield _details(words.named_count(len(snapshot.operators), "operator"), table)
 
 
-def _counters(op: OperatorView) -> Sequence[str]:
-    return (op.name, op.kind, *words.in_and_out(op), words.rate(op.rate), words.count(op.errors), op.where or "")
+def _picture(snapshot: JobSnapshot, instead: Mapping[int, str] | None = None) -> str:
+    width, _ = pipeline_size(snapshot)
+    data = base64.b64encode(pipeline_svg(snapshot, instead).encode()).decode()
+    image = (
+        f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(pipeline_alt(snapshot, instead))}" '
+        f'style="display:block;width:100%;min-width:{width * 72 // 100}px;max-width:{width}px;height:auto;margin:0">'
+    )
+    return _div(image, "margin:6px 0 0;overflow:auto")
 
 
 def _table(columns: Sequence[str], numeric: Sequence[bool], rows: Sequence[Sequence[str]]) -> str:

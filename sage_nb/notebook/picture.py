@@ -5,18 +5,22 @@ view; `tests/browser/test_jobview.py` holds that both give the same answer. `pip
 pages without scripts. It goes into an `<img>`, where no theme reaches it, so boxes bring their own fill and edges
 are of a grey that can be seen on white and on black.
 
-A source is round on its left, a sink on its right: what begins and what ends is seen without colour.
+A source is round on its left, a sink on its right: what begins and what ends is seen without colour. An edge that
+passes over columns keeps to a row that is free there, else to the space between two rows, where each such edge has a
+track of its own. One that closes a loop is dashed and leads back below the boxes. Amber is where items pile up.
 """
 
 from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import accumulate
+from typing import Literal
 
-from sage_nb.engine.plan import SINKS
+from sage_nb.engine.stages import SINKS
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 from sage_nb.notebook import words
 
@@ -24,18 +28,24 @@ __all__ = ["Box", "Edge", "Picture", "layout", "pipeline_alt", "pipeline_size", 
 
 WIDTH, HEIGHT = 148, 62
 GAP_X, GAP_Y, PAD = 36, 18, 12
+TRACK = 6
 CORNER, END_CORNER = 8, 24
 TEXT_MARGIN, END_TEXT_MARGIN = 14, 20
 NAME_SIZE = 12
+MARK = 10
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _FILL, _BORDER, _EDGE = "#f1f4f8", "#9aa4b2", "#8590a0"
 _TEXT, _MUTED, _ACCENT, _ERROR = "#1c2430", "#566172", "#1976d2", "#c6202b"
+_AMBER, _AMBER_FILL, _AMBER_TEXT = "#c07f0a", "#fdf1d8", "#6b4400"
+PROCESS = "M2.5,2.5h5v5h-5zM3.5,.5v2M6.5,.5v2M3.5,7.5v2M6.5,7.5v2M.5,3.5h2M.5,6.5h2M7.5,3.5h2M7.5,6.5h2"
+"""A chip, ten pixels wide: what runs in processes of its own."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """One operator as it is drawn. `left` and `right` bound its text, counted from `x`; `busy` is a length."""
+    """One operator as it is drawn. `left` and `right` bound its text, counted from `x`; `busy` and `blocked` are
+    lengths; `slow` says that the operators before it wait for it."""
 
     id: int
     x: int
@@ -45,20 +55,27 @@ class Box:
     outline: str
     kind: str
     name: str
+    many: str
+    process: int | None
     flow: str
     rate: str
     busy: int | None
+    blocked: int
     badge: str
+    waiting: str
+    slow: bool
     failed: bool
 
 
 @dataclass(frozen=True)
 class Edge:
-    """One edge, with the arrow head at its end. `back` marks an edge against the flow."""
+    """One edge and the arrow head at its end. `back` marks one that closes a loop, `slow` one on which items wait."""
 
     key: str
     path: str
+    head: str
     back: bool
+    slow: bool
 
 
 @dataclass(frozen=True)
@@ -77,37 +94,137 @@ def layout(snapshot: JobSnapshot) -> Picture:
     columns = max((op.col for op in operators), default=-1) + 1
     rows = max((op.row for op in operators), default=-1) + 1
     known = {op.id: op for op in operators}
-    edges = [_edge(known[up], op) for op in operators for up in op.upstream if up in known]
+    links = [_Link(known[up], op) for op in operators for up in dict.fromkeys(op.upstream) if up in known]
+    taken = {(op.col, op.row) for op in operators}
+    ways = [_way(link, taken) for link in links]
+    tracks = _tracks(links, ways)
+    wide = [0] * rows
+    for n, track in tracks.items():
+        wide[_lane(links[n])] = max(wide[_lane(links[n])], track * TRACK)
+    tops = list(accumulate((HEIGHT + GAP_Y + extra for extra in wide), initial=PAD))
+    slow = _slow(links) if words.is_active(snapshot.status) else set()
+    waited_for = {links[n].end.id for n in slow}
     return Picture(
         width=columns * (WIDTH + GAP_X) - GAP_X + 2 * PAD if columns else 0,
-        height=rows * (HEIGHT + GAP_Y) - GAP_Y + 2 * PAD if rows else 0,
-        boxes=tuple(_box(op, snapshot) for op in operators),
-        edges=tuple(edges),
+        height=tops[-1] - GAP_Y + PAD if rows else 0,
+        boxes=tuple(_box(op, tops[op.row], op.id in waited_for, snapshot) for op in operators),
+        edges=tuple(
+            _edge(link, way, tops, tracks.get(n, 0), n in slow)
+            for n, (link, way) in enumerate(zip(links, ways, strict=True))
+        ),
     )
 
 
-def _box(op: OperatorView, snapshot: JobSnapshot) -> Box:
+@dataclass(frozen=True)
+class _Link:
+    """What becomes an edge: from one operator to another."""
+
+    start: OperatorView
+    end: OperatorView
+
+    @property
+    def back(self) -> bool:
+        return self.end.col <= self.start.col
+
+
+Way = Literal["near", "out", "in", "lane"]
+
+
+def _way(link: _Link, taken: set[tuple[int, int]]) -> Way:
+    """To the next column; along the row of the start or of the end, where that is free; or between two rows."""
+    start, end = link.start, link.end
+    if end.col == start.col + 1:
+        return "near"
+    between = range(start.col + 1, end.col)
+    if not link.back and all((col, start.row) not in taken for col in between):
+        return "out"
+    if not link.back and all((col, end.row) not in taken for col in between):
+        return "in"
+    return "lane"
+
+
+def _lane(link: _Link) -> int:
+    """The row below which an edge between rows runs."""
+    start, end = link.start.row, link.end.row
+    if link.back:
+        return max(start, end)
+    return start if end >= start else start - 1
+
+
+def _tracks(links: Sequence[_Link], ways: Sequence[Way]) -> dict[int, int]:
+    """By position in `links`: the track between the rows, from 0. Short edges lie nearer to the boxes."""
+    found: dict[int, int] = {}
+    used: dict[tuple[int, int], list[tuple[int, int, _Link]]] = {}
+    lanes = [n for n, way in enumerate(ways) if way == "lane"]
+    for n in sorted(lanes, key=lambda n: abs(links[n].end.col - links[n].start.col)):
+        link, row, track = links[n], _lane(links[n]), 0
+        first, last = sorted((link.start.col * 2 + 1, link.end.col * 2 - 1))
+        while any(
+            low <= last and first <= high and not _may_share(link, other)
+            for low, high, other in used.setdefault((row, track), [])
+        ):
+            track += 1
+        used[row, track].append((first, last, link))
+        found[n] = track
+    return found
+
+
+def _may_share(one: _Link, other: _Link) -> bool:
+    return one.back == other.back and (one.start is other.start or one.end is other.end)
+
+
+def _slow(links: Sequence[_Link]) -> set[int]:
+    """Positions in `links` of the edges that hold back their start: those on which the most items wait."""
+    most: dict[int, int] = {}
+    for link in links:
+        most[link.start.id] = max(most.get(link.start.id, 1), link.end.queued)
+    return {
+        n for n, link in enumerate(links) if words.blocks(link.start) and link.end.queued * 2 >= most[link.start.id]
+    }
+
+
+def _box(op: OperatorView, y: int, slow: bool, snapshot: JobSnapshot) -> Box:
     begins, ends = op.kind == "source", op.kind in SINKS
     left = END_TEXT_MARGIN if begins else TEXT_MARGIN
     right = WIDTH - (END_TEXT_MARGIN if ends else TEXT_MARGIN)
     active = words.is_active(snapshot.status)
     failed = snapshot.error is not None and snapshot.error.operator == op.name
-    errors = f"{words.shortened(op.errors)} {'error' if op.errors == 1 else 'errors'}"
+    errors = f"{words.shortened(op.errors)} {'error' if op.errors == 1 else 'errors'}" if op.errors else ""
+    badge = errors or ("failed" if failed else "")
+    many = f"×{words.count(op.parallelism)}" if op.parallelism > 1 else ""
+    room = right - left - (7 * len(many) + 6 if many else 0)
+    process = left + room - MARK if op.executor == "process" else None
+    busy = math.floor(op.busy * (right - left)) if active and op.busy is not None else None
     return Box(
         id=op.id,
         x=PAD + op.col * (WIDTH + GAP_X),
-        y=PAD + op.row * (HEIGHT + GAP_Y),
+        y=y,
         left=left,
         right=right,
         outline=_outline(END_CORNER if begins else CORNER, END_CORNER if ends else CORNER),
-        kind=op.kind,
-        name=_fit_name(words.plain(op.name), (right - left) * 100 // NAME_SIZE),
+        kind=words.kind(op),
+        name=_fit_name(words.plain(op.name), (room if process is None else room - MARK - 4) * 100 // NAME_SIZE),
+        many=many,
+        process=process,
         flow=words.flow(op),
         rate=words.rate(op.rate) if active and op.rate else "",
-        busy=math.floor(op.busy * (right - left)) if active and op.busy is not None else None,
-        badge=errors if op.errors else ("failed" if failed else ""),
+        busy=busy,
+        blocked=min(math.floor((op.blocked or 0) * (right - left)), right - left - (busy or 0)) if active else 0,
+        badge=badge,
+        waiting=_waiting(op.queued, badge) if active and op.queued else "",
+        slow=slow,
         failed=failed,
     )
+
+
+def _waiting(queued: int, badge: str) -> str:
+    """How many items wait; only the number where the other badge needs the room."""
+    said = f"{words.shortened(queued)} waiting"
+    return said if not badge or 6 * len(said) <= WIDTH - 14 - _badge_width(badge) else said[: -len(" waiting")]
+
+
+def _badge_width(badge: str) -> int:
+    return 7 * len(badge) + 12
 
 
 def _outline(left: int, right: int) -> str:
@@ -118,24 +235,25 @@ def _outline(left: int, right: int) -> str:
     )
 
 
-def _edge(start: OperatorView, end: OperatorView) -> Edge:
-    """The edge between two operators; one that passes over columns takes the lane between two rows."""
-    x1, y1 = PAD + start.col * (WIDTH + GAP_X) + WIDTH, PAD + start.row * (HEIGHT + GAP_Y) + HEIGHT // 2
-    x2, y2 = PAD + end.col * (WIDTH + GAP_X), PAD + end.row * (HEIGHT + GAP_Y) + HEIGHT // 2
-    half = GAP_X // 2
+def _edge(link: _Link, way: Way, tops: Sequence[int], track: int, slow: bool) -> Edge:
+    start, end = link.start, link.end
+    x1, y1 = PAD + start.col * (WIDTH + GAP_X) + WIDTH, tops[start.row] + HEIGHT // 2
+    x2, y2 = PAD + end.col * (WIDTH + GAP_X), tops[end.row] + HEIGHT // 2
+    lane = tops[_lane(link)] + HEIGHT + GAP_Y // 2 + TRACK * track
+    bend = PAD if link.back else GAP_X // 2
+    a, b, turn = (x1, x2, -bend) if link.back else (x1 + GAP_X, x2 - GAP_X, bend)
+    if way == "near":
+        line = f"C{x1 + bend},{y1} {x2 - bend},{y2} {x2 - 1},{y2}"
+    elif way == "out":
+        line = f"L{b},{y1}C{b + turn},{y1} {x2 - bend},{y2} {x2 - 1},{y2}"
+    elif way == "in":
+        line = f"C{x1 + bend},{y1} {a - turn},{y2} {a},{y2}L{x2 - 1},{y2}"
+    else:
+        line = f"C{x1 + bend},{y1} {a - turn},{lane} {a},{lane}L{b},{lane}"
+        line += f"C{b + turn},{lane} {x2 - bend},{y2} {x2 - 1},{y2}"
     head = f"M{x2 - 6},{y2 - 4}L{x2 - 1},{y2}L{x2 - 6},{y2 + 4}"
-    if end.col == start.col + 1:
-        path = f"M{x1},{y1}C{x1 + half},{y1} {x2 - half},{y2} {x2 - 1},{y2}{head}"
-        return Edge(key=f"{start.id}-{end.id}", path=path, back=False)
-    lane = y1 + (HEIGHT + GAP_Y) // 2 * (1 if end.row >= start.row else -1)
-    back = end.col <= start.col
-    a, b = (x1, x2) if back else (x1 + GAP_X, x2 - GAP_X)
-    bend = PAD if back else half
-    path = (
-        f"M{x1},{y1}C{x1 + bend},{y1} {a + bend if back else a - bend},{lane} {a},{lane}L{b},{lane}"
-        f"C{b - bend if back else b + bend},{lane} {x2 - bend},{y2} {x2 - 1},{y2}{head}"
-    )
-    return Edge(key=f"{start.id}-{end.id}", path=path, back=back)
+    back = link.back or end.kind == "future"
+    return Edge(key=f"{start.id}-{end.id}", path=f"M{x1},{y1}{line}", head=head, back=back, slow=slow)
 
 
 def _fit_name(name: str, room: int) -> str:
@@ -164,10 +282,17 @@ def _em(ch: str) -> int:
     return 100 if code >= 0x2E80 or 0x1100 <= code < 0x1160 else 70
 
 
-def pipeline_alt(snapshot: JobSnapshot) -> str:
-    """The picture in one sentence, for those who do not see it."""
-    said = ", ".join(f"{words.plain(op.name)} ({op.kind}, {words.flow(op)})" for op in snapshot.operators)
+def pipeline_alt(snapshot: JobSnapshot, instead: Mapping[int, str] | None = None) -> str:
+    """The picture in one sentence, for those who do not see it; `instead` as for `pipeline_svg`."""
+    flows = instead or {op.id: words.flow(op) for op in snapshot.operators}
+    said = ", ".join(f"{words.plain(op.name)} ({_said(op, flows[op.id], snapshot)})" for op in snapshot.operators)
     return f"Pipeline of {words.named_count(len(snapshot.operators), 'operator')}: {said}"
+
+
+def _said(op: OperatorView, flow: str, snapshot: JobSnapshot) -> str:
+    kind = " ".join(filter(None, (words.kind(op), "×" if op.parallelism > 1 else "", words.instances(op))))
+    waiting = f"{words.count(op.queued)} waiting" if op.queued and words.is_active(snapshot.status) else ""
+    return ", ".join(filter(None, (kind, flow, waiting)))
 
 
 def pipeline_size(snapshot: JobSnapshot) -> tuple[int, int]:
@@ -178,8 +303,11 @@ def pipeline_size(snapshot: JobSnapshot) -> tuple[int, int]:
     return max(picture.width - 2 * side, 0), picture.height
 
 
-def pipeline_svg(snapshot: JobSnapshot) -> str:
-    """The picture as an SVG file that can be read on white and on dark pages."""
+def pipeline_svg(snapshot: JobSnapshot, instead: Mapping[int, str] | None = None) -> str:
+    """The picture as an SVG file that can be read on white and on dark pages.
+
+    `instead` has, for every operator, what its box says in place of its counter.
+    """
     picture = layout(snapshot)
     width, height = pipeline_size(snapshot)
     side = (picture.width - width) // 2
@@ -187,9 +315,9 @@ def pipeline_svg(snapshot: JobSnapshot) -> str:
     return "".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONT}">',
-            f"<title>{escape(pipeline_alt(snapshot))}</title>",
-            *map(_edge_svg, picture.edges),
-            *(part for box in picture.boxes for part in _box_svg(box)),
+            f"<title>{escape(pipeline_alt(snapshot, instead))}</title>",
+            *map(_edge_svg, sorted(picture.edges, key=lambda edge: edge.slow)),
+            *(part for box in picture.boxes for part in _box_svg(box, instead[box.id] if instead else box.flow)),
             "</svg>",
         ]
     )
@@ -197,27 +325,42 @@ def pipeline_svg(snapshot: JobSnapshot) -> str:
 
 def _edge_svg(edge: Edge) -> str:
     dashes = ' stroke-dasharray="4 3"' if edge.back else ""
-    stroke = f'stroke="{_EDGE}" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"'
-    return f'<path d="{edge.path}" fill="none" {stroke}{dashes}/>'
+    color, width = (_AMBER, 2) if edge.slow else (_EDGE, 1.5)
+    stroke = f'stroke="{color}" stroke-width="{width}" stroke-linecap="round" stroke-linejoin="round"'
+    return f'<path d="{edge.path}" fill="none" {stroke}{dashes}/><path d="{edge.head}" fill="none" {stroke}/>'
 
 
-def _box_svg(box: Box) -> Iterable[str]:
+def _box_svg(box: Box, flow: str) -> Iterable[str]:
     border, thick = (_ERROR, 2) if box.failed else (_BORDER, 1)
     yield f'<g transform="translate({box.x} {box.y})">'
     yield f'<path d="{box.outline}" fill="{_FILL}" stroke="{border}" stroke-width="{thick}"/>'
     yield _text_svg(box.left, 18, 10, _MUTED, box.kind)
     yield _text_svg(box.right, 18, 10, _MUTED, box.rate, "end")
     yield _text_svg(box.left, 34, NAME_SIZE, _TEXT, box.name, weight=600)
-    yield _text_svg(box.left, 50, 11, _TEXT, box.flow)
-    if box.busy is not None:
-        yield f'<rect x="{box.left}" y="55" width="{box.right - box.left}" height="2" rx="1" fill="{_BORDER}" '
-        yield 'opacity=".35"/>'
-        yield f'<rect x="{box.left}" y="55" width="{box.busy}" height="2" rx="1" fill="{_ACCENT}"/>'
+    yield _text_svg(box.right, 34, 11, _MUTED, box.many, "end", 600)
+    if box.process is not None:
+        yield f'<path d="{PROCESS}" transform="translate({box.process} 25)" fill="none" stroke="{_MUTED}"/>'
+    yield _text_svg(box.left, 50, 11, _TEXT, flow)
+    if box.busy is not None or box.blocked:
+        busy = box.busy or 0
+        yield _bar_svg(box.left, box.right - box.left, _BORDER, 0.35)
+        yield _bar_svg(box.left, busy, _ACCENT)
+        yield _bar_svg(box.left + busy, box.blocked, _AMBER)
     if box.badge:
-        wide = 7 * len(box.badge) + 12
+        wide = _badge_width(box.badge)
         yield f'<rect x="{WIDTH - 10 - wide}" y="-8" width="{wide}" height="16" rx="8" fill="{_ERROR}"/>'
         yield _text_svg(WIDTH - 10 - wide // 2, 4, 10, "#fff", box.badge, "middle", 600)
+    if box.waiting:
+        fill, line, text = (_AMBER_FILL, _AMBER, _AMBER_TEXT) if box.slow else (_FILL, _BORDER, _MUTED)
+        wide = 6 * len(box.waiting) + 12
+        yield f'<rect x="-12" y="-8" width="{wide}" height="16" rx="8" fill="{fill}" stroke="{line}"/>'
+        yield _text_svg(wide // 2 - 12, 4, 10, text, box.waiting, "middle")
     yield "</g>"
+
+
+def _bar_svg(x: int, length: int, fill: str, opacity: float = 1) -> str:
+    rect = f'<rect x="{x}" y="55" width="{length}" height="2" rx="1" fill="{fill}" opacity="{opacity}"/>'
+    return rect if length else ""
 
 
 def _text_svg(x: int, y: int, size: int, fill: str, said: str, anchor: str = "start", weight: int = 400) -> str:

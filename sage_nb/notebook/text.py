@@ -6,7 +6,7 @@ characters align as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, OperatorView, ResultView, ServiceView
 from sage_nb.notebook import words
@@ -17,6 +17,11 @@ _ROWS, _LOG_LINES = 10, 10
 _CELL = 32
 _GAP = 2
 _DEEPEST = 24
+_DISPENSABLE = {
+    **dict.fromkeys(("p50", "Late", "Instances", "p99", "Blocked", "Waiting", "Busy"), 26),
+    **dict.fromkeys(("Kind", "Errors", "Rate", "Out", "In"), 16),
+}
+"""Columns in the order in which they are left out, and how much room for names is worth it."""
 
 
 def render_text(snapshot: JobSnapshot, width: int = 80) -> str:
@@ -27,6 +32,7 @@ def render_text(snapshot: JobSnapshot, width: int = 80) -> str:
         list(_operators(snapshot, width)),
         list(_services(snapshot.services, width)),
         *(list(_result(result, width)) for result in snapshot.results),
+        *(list(_result(words.dead_letters(letters), width)) for letters in snapshot.dead_letters),
         list(_error(snapshot.error, width)) if snapshot.error else [],
         list(_logs(snapshot, width)),
         [line for note in snapshot.notes for line in _wrapped(f"! {words.plain(note)}", width, 2)],
@@ -38,12 +44,12 @@ def render_line(snapshot: JobSnapshot) -> str:
     """The job in one line of at most 80 columns: state, name, how far it is."""
     percent = words.percent(snapshot.fraction) if snapshot.fraction is not None and _is_live(snapshot) else ""
     left = words.ends_in(snapshot.eta) if snapshot.eta is not None and snapshot.status == "running" else ""
-    elapsed, _, speed, _ = words.facts(snapshot)
+    elapsed, _, speed, _, attempt = words.facts(snapshot)
     items = words.named_count(snapshot.items, "item")
     state = f"{words.MARKS.get(snapshot.status, '○')} {words.state_word(snapshot.status)}"
     name = words.fit(words.plain(snapshot.name), 24)
     for parts in ([percent, items, speed, elapsed, left], [percent, items, elapsed, left], [percent, elapsed]):
-        line = "  ".join(part for part in (state, name, *parts) if part)
+        line = "  ".join(part for part in (state, name, attempt, *parts) if part)
         if words.cell_width(line) <= 80:
             break
     return words.fit(line, 80)
@@ -119,31 +125,38 @@ def _table(columns: Sequence[str], right: Sequence[bool], rows: Sequence[Sequenc
 def _operators(snapshot: JobSnapshot, width: int) -> Iterator[str]:
     if not snapshot.operators:
         return
-    active = _is_live(snapshot)
-    heads = ["kind", "in", "out", "rate" if active else "mean rate"]
-    cells = {op.id: _counters(op) for op in snapshot.operators}
-    if any(op.errors for op in snapshot.operators):
-        heads.append("errors")
-    sizes = [max(len(head), *(len(row[i]) for row in cells.values())) for i, head in enumerate(heads)]
-    while sizes and width - sum(sizes) - _GAP * len(sizes) < 16:
-        # Too narrow for everything: the name matters most.
-        heads.pop()
-        sizes.pop()
     tree = list(_tree(snapshot.operators))
-    room = width - sum(sizes) - _GAP * len(sizes)
-    first = min(max(words.cell_width("operator"), *(words.cell_width(label) for label, _ in tree)), room)
+    names = max(words.cell_width("operator"), *(words.cell_width(label) for label, _ in tree))
+    known = {column.head: column for column in words.columns(snapshot.operators)}
+    for head in ("Operator", "Declared in"):
+        known.pop(head, None)
+    active = _is_live(snapshot)
+    heads = {head: "mean rate" if head == "Rate" and not active else head.lower() for head in known}
+    sizes = {head: max(len(heads[head]), *map(len, known[head].cells)) for head in known}
+    left_out = list(_too_much(sizes, names, width))
+    shown = [head for head in known if head not in left_out]
+    first = min(names, width - sum(sizes[head] + _GAP for head in shown))
 
-    def line(label: str, row: Sequence[str]) -> str:
-        numbers = (_pad(cell, size, right=i > 0) for i, (cell, size) in enumerate(zip(row, sizes, strict=False)))
-        return "  ".join([_pad(label, first), *numbers])
+    def line(label: str, cells: Iterable[str]) -> str:
+        padded = (_pad(cell, sizes[head], right=known[head].numeric) for head, cell in zip(shown, cells, strict=True))
+        return "  ".join([_pad(label, first), *padded])
 
-    yield line("operator", heads)
-    yield "  ".join("─" * size for size in (first, *sizes))
-    yield from (line(label, cells[op.id]) for label, op in tree)
+    place = {op.id: n for n, op in enumerate(snapshot.operators)}
+    yield line("operator", (heads[head] for head in shown))
+    yield "  ".join("─" * size for size in (first, *(sizes[head] for head in shown)))
+    yield from (line(label, (known[head].cells[place[op.id]] for head in shown)) for label, op in tree)
+    if left_out:
+        hidden = ", ".join(heads[head] for head in known if head in left_out)
+        yield from _wrapped(f"… and {words.named_count(len(left_out), 'more column')}: {hidden}", width, 2)
 
 
-def _counters(op: OperatorView) -> list[str]:
-    return [op.kind, *words.in_and_out(op), words.rate(op.rate), words.count(op.errors) if op.errors else ""]
+def _too_much(sizes: Mapping[str, int], names: int, width: int) -> Iterator[str]:
+    """The columns to leave out until the names have room, which matter most."""
+    room = width - sum(size + _GAP for size in sizes.values())
+    for head, enough in _DISPENSABLE.items():
+        if head in sizes and room < min(names, enough):
+            room += sizes[head] + _GAP
+            yield head
 
 
 def _tree(operators: Sequence[OperatorView]) -> Iterator[tuple[str, OperatorView]]:

@@ -9,27 +9,36 @@ from __future__ import annotations
 import math
 import time
 import unicodedata
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.engine.plan import SINKS
-from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
+from sage_nb.engine.stages import SINKS
+from sage_nb.jobs.snapshot import DeadLetterView, JobSnapshot, OperatorView, ResultView
 
 __all__ = [
     "MARKS",
+    "Column",
+    "blocks",
     "cell_width",
     "clock",
+    "columns",
     "count",
+    "dead_letters",
     "duration",
     "ends_in",
     "facts",
     "fit",
     "flow",
     "in_and_out",
+    "instances",
     "is_active",
+    "kind",
     "named_count",
     "percent",
     "plain",
     "rate",
+    "short_time",
     "shortened",
     "showing",
     "state_word",
@@ -121,6 +130,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
 
 
+def short_time(seconds: float) -> str:
+    """What one item takes: `820 ns`, `35 µs`, `1.2 ms`, `2.4 s`."""
+    n = max(seconds, 0.0) * 1e9
+    for unit in ("ns", "µs", "ms"):
+        if n < 9.95:
+            tenths = math.floor(n * 10 + 0.5)
+            return f"{tenths // 10}.{tenths % 10} {unit}" if tenths % 10 else f"{tenths // 10} {unit}"
+        if n < 999.5:
+            return f"{math.floor(n + 0.5)} {unit}"
+        n /= 1000
+    return duration(max(seconds, 1.0))
+
+
 def ends_in(eta: float) -> str:
     """How long the rest will take: `about 40 s left`."""
     whole = math.ceil(eta)
@@ -150,14 +172,77 @@ def in_and_out(op: OperatorView) -> tuple[str, str]:
     return got, "–" if op.kind in SINKS else count(op.items_out)
 
 
+def kind(op: OperatorView) -> str:
+    """What an operator's kind is called."""
+    return op.kind.replace("_", " ")
+
+
+def instances(op: OperatorView) -> str:
+    """How often it runs at the same time, and where: `4`, `4 in processes`; nothing where that is once in a thread."""
+    if op.executor == "process":
+        return "in a process" if op.parallelism == 1 else f"{count(op.parallelism)} in processes"
+    return count(op.parallelism) if op.parallelism > 1 else ""
+
+
+def blocks(op: OperatorView) -> bool:
+    """Whether it waits for the next operators so much that a person should see it."""
+    return op.blocked is not None and op.blocked >= 0.1
+
+
+class Column(NamedTuple):
+    """One column of the table of operators."""
+
+    head: str
+    numeric: bool
+    cells: list[str]
+
+
+_ALWAYS = ("Operator", "Kind", "In", "Out", "Rate")
+_COLUMNS: tuple[tuple[str, bool, Callable[[OperatorView], str]], ...] = (
+    ("Operator", False, lambda op: op.name),
+    ("Kind", False, kind),
+    ("In", True, lambda op: in_and_out(op)[0]),
+    ("Out", True, lambda op: in_and_out(op)[1]),
+    ("Rate", True, lambda op: rate(op.rate)),
+    ("Busy", True, lambda op: "" if op.busy is None else percent(op.busy)),
+    ("Waiting", True, lambda op: count(op.queued) if op.queued else ""),
+    ("Blocked", True, lambda op: percent(op.blocked) if op.blocked is not None and op.blocked >= 0.01 else ""),
+    ("p50", True, lambda op: "" if op.p50 is None else short_time(op.p50)),
+    ("p99", True, lambda op: "" if op.p99 is None else short_time(op.p99)),
+    ("Errors", True, lambda op: count(op.errors) if op.errors else ""),
+    ("Late", True, lambda op: count(op.late) if op.late else ""),
+    ("Instances", False, instances),
+    ("Declared in", False, lambda op: op.where or ""),
+)
+
+
+def columns(operators: Sequence[OperatorView]) -> list[Column]:
+    """What is said of each operator, column by column; a column with nothing to say of any is left out."""
+    said = [Column(head, numeric, [say(op) for op in operators]) for head, numeric, say in _COLUMNS]
+    return [column for column in said if column.head in _ALWAYS or any(column.cells)]
+
+
+def dead_letters(letters: DeadLetterView) -> ResultView:
+    """Dead letters in the form of a result, which is how they are drawn."""
+    return ResultView(
+        name=f"Dead letters of {letters.operator}",
+        kind="show",
+        total=letters.total,
+        columns=("item", "error"),
+        numeric=(False, False),
+        rows=letters.rows,
+    )
+
+
 def facts(snapshot: JobSnapshot) -> list[str]:
-    """What is said of the whole job beside its state: elapsed time, items, rate, backend."""
+    """What is said of the whole job beside its state: elapsed time, items, rate, backend, attempt."""
     items = named_count(snapshot.items, "item")
     if snapshot.total is not None and snapshot.total != snapshot.items:
         items = f"{count(snapshot.items)} of {named_count(snapshot.total, 'item')}"
     speed = rate(snapshot.rate) if is_active(snapshot.status) else f"{rate(snapshot.rate)} on average"
     backend = _BACKENDS.get(snapshot.backend, snapshot.backend)
-    return [duration(snapshot.elapsed), items, speed if snapshot.items else "", backend]
+    attempt = f"attempt {count(snapshot.attempt)}" if snapshot.attempt > 1 else ""
+    return [duration(snapshot.elapsed), items, speed if snapshot.items else "", backend, attempt]
 
 
 def plain(text: str, *, lines: bool = False) -> str:

@@ -11,17 +11,20 @@
 // ------------------------------------------------------------------ types
 
 /** @typedef {{id: number, name: string, kind: string, col: number, row: number, upstream: number[], items_in: number,
- *   items_out: number, rate: number, busy: number | null, queued: number, errors: number, where: string | null}} Operator
+ *   items_out: number, rate: number, busy: number | null, queued: number, errors: number, where: string | null,
+ *   stage: number, parallelism: number, executor: string, blocked: number | null, p50: number | null, p99: number | null,
+ *   late: number}} Operator
  * @typedef {{name: string, type: string, state: string, calls: number, note: string | null}} Service
  * @typedef {{name: string, kind: string, total: number, columns: string[], numeric: boolean[], rows: string[][]}} Result
+ * @typedef {{operator: string, total: number, rows: string[][]}} DeadLetters
  * @typedef {{time: number, level: string, source: string, text: string}} Log
  * @typedef {{number: number, text: string, marked: boolean}} CodeLine
  * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
  *   code: CodeLine[], traceback: string}} Failure
- * @typedef {{uuid: string, name: string, status: string, backend: string, started: number | null, elapsed: number,
+ * @typedef {{uuid: string, name: string, status: string, backend: string, attempt: number, started: number | null, elapsed: number,
  *   items: number, rate: number, total: number | null, fraction: number | null, eta: number | null,
- *   waiting_for: string | null, operators: Operator[], services: Service[], results: Result[], logs: Log[],
- *   log_total: number, error: Failure | null, notes: string[]}} Snapshot
+ *   waiting_for: string | null, operators: Operator[], services: Service[], results: Result[],
+ *   dead_letters: DeadLetters[], logs: Log[], log_total: number, error: Failure | null, notes: string[]}} Snapshot
  * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
  *   | {command: "view", id: string, visible: boolean}} Command
  * @typedef {{pending: string | null, unanswered: boolean, silent: boolean, elapsed: number}} Live  what the page knows
@@ -32,6 +35,7 @@
 // ------------------------------------------------------------------ words
 
 const ENDED = new Set(["completed", "failed", "stopped"]);
+const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
 const SINKS = new Set(["sink", "print", "collect", "show"]);
 /** @type {Record<string, string>} */
 const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
@@ -87,6 +91,20 @@ export const words = {
     return `${Math.floor(whole / 86400)} d ${two(Math.floor((whole % 86400) / 3600))} h`;
   },
 
+  /** @param {number} seconds */
+  shortTime(seconds) {
+    let n = Math.max(seconds, 0) * 1e9;
+    for (const unit of ["ns", "µs", "ms"]) {
+      if (n < 9.95) {
+        const tenths = Math.floor(n * 10 + 0.5);
+        return `${Math.floor(tenths / 10)}${tenths % 10 ? `.${tenths % 10}` : ""} ${unit}`;
+      }
+      if (n < 999.5) return `${Math.floor(n + 0.5)} ${unit}`;
+      n /= 1000;
+    }
+    return words.duration(Math.max(seconds, 1));
+  },
+
   /** @param {number} eta */
   endsIn(eta) {
     const whole = Math.ceil(eta);
@@ -110,12 +128,37 @@ export const words = {
     op.kind === "source" ? "–" : words.count(op.items_in), SINKS.has(op.kind) ? "–" : words.count(op.items_out),
   ],
 
+  /** @param {Operator} op */
+  kind: (op) => op.kind.replaceAll("_", " "),
+
+  /** @param {Operator} op */
+  instances(op) {
+    if (op.executor === "process") return op.parallelism === 1 ? "in a process" : `${words.count(op.parallelism)} in processes`;
+    return op.parallelism > 1 ? words.count(op.parallelism) : "";
+  },
+
+  /** @param {Operator} op */
+  blocks: (op) => op.blocked !== null && op.blocked >= 0.1,
+
+  /** The table of operators; a column with nothing to say of any is left out. @param {Operator[]} operators */
+  columns(operators) {
+    const said = COLUMNS.map(([head, numeric, say]) => ({ head, numeric, cells: operators.map(say) }));
+    return said.filter(({ head, cells }) => ALWAYS.has(head) || cells.some(Boolean));
+  },
+
+  /** Dead letters in the form of a result. @param {DeadLetters} letters @returns {Result} */
+  deadLetters: (letters) => ({
+    name: `Dead letters of ${letters.operator}`, kind: "show", total: letters.total, columns: ["item", "error"],
+    numeric: [false, false], rows: letters.rows,
+  }),
+
   /** @param {Snapshot} s @param {number} elapsed */
   facts(s, elapsed = s.elapsed) {
     const known = s.total !== null && s.total !== s.items;
     const items = (known ? `${words.count(s.items)} of ` : "") + words.namedCount(s.total !== null ? s.total : s.items, "item");
     const speed = words.rate(s.rate) + (ENDED.has(s.status) ? " on average" : "");
-    return [words.duration(elapsed), items, s.items ? speed : "", BACKENDS[s.backend] ?? s.backend];
+    const attempt = s.attempt > 1 ? `attempt ${words.count(s.attempt)}` : "";
+    return [words.duration(elapsed), items, s.items ? speed : "", BACKENDS[s.backend] ?? s.backend, attempt];
   },
 
   /** @param {string} text */
@@ -124,15 +167,38 @@ export const words = {
       .replace(/[\p{Cc}\p{Cs}\ufffe\uffff]/gu, "\ufffd"),
 };
 
+const ALWAYS = new Set(["Operator", "Kind", "In", "Out", "Rate"]);
+/** @type {[string, boolean, (op: Operator) => string][]} */
+const COLUMNS = [
+  ["Operator", false, (op) => op.name],
+  ["Kind", false, words.kind],
+  ["In", true, (op) => words.inAndOut(op)[0]],
+  ["Out", true, (op) => words.inAndOut(op)[1]],
+  ["Rate", true, (op) => words.rate(op.rate)],
+  ["Busy", true, (op) => (op.busy === null ? "" : words.percent(op.busy))],
+  ["Waiting", true, (op) => (op.queued ? words.count(op.queued) : "")],
+  ["Blocked", true, (op) => (op.blocked !== null && op.blocked >= 0.01 ? words.percent(op.blocked) : "")],
+  ["p50", true, (op) => (op.p50 === null ? "" : words.shortTime(op.p50))],
+  ["p99", true, (op) => (op.p99 === null ? "" : words.shortTime(op.p99))],
+  ["Errors", true, (op) => (op.errors ? words.count(op.errors) : "")],
+  ["Late", true, (op) => (op.late ? words.count(op.late) : "")],
+  ["Instances", false, words.instances],
+  ["Declared in", false, (op) => op.where ?? ""],
+];
+
 // ------------------------------------------------------------------ layout
 
 const WIDTH = 148, HEIGHT = 62;
 const GAP_X = 36, GAP_Y = 18, PAD = 12;
+const TRACK = 6;
 const CORNER = 8, END_CORNER = 24;
 const TEXT_MARGIN = 14, END_TEXT_MARGIN = 20;
 const NAME_SIZE = 12;
+const MARK = 10;
+const PROCESS = "M2.5,2.5h5v5h-5zM3.5,.5v2M6.5,.5v2M3.5,7.5v2M6.5,7.5v2M.5,3.5h2M.5,6.5h2M7.5,3.5h2M7.5,6.5h2";
 const SMALLEST = 0.72;
 
+/** @typedef {{start: Operator, end: Operator, back: boolean}} Link */
 /** @typedef {ReturnType<typeof boxOf>} Box */
 /** @typedef {ReturnType<typeof edgeOf>} Edge */
 
@@ -141,40 +207,115 @@ export function layout(s) {
   const columns = Math.max(-1, ...s.operators.map((op) => op.col)) + 1;
   const rows = Math.max(-1, ...s.operators.map((op) => op.row)) + 1;
   const known = new Map(s.operators.map((op) => [op.id, op]));
+  const links = s.operators.flatMap((end) => [...new Set(end.upstream)].flatMap((id) => {
+    const start = known.get(id);
+    return start ? [{ start, end, back: end.col <= start.col }] : [];
+  }));
+  const taken = new Set(s.operators.map((op) => `${op.col} ${op.row}`));
+  const ways = links.map((link) => wayOf(link, taken));
+  const tracks = tracksOf(links, ways);
+  const tops = [PAD];
+  for (let row = 0; row < rows; row++) {
+    const extra = Math.max(0, ...[...tracks].filter(([n]) => laneOf(links[n]) === row).map(([, track]) => track * TRACK));
+    tops.push(tops[row] + HEIGHT + GAP_Y + extra);
+  }
+  const slow = slowOf(links).map((is) => is && !ENDED.has(s.status));
+  const waitedFor = new Set(links.filter((_, n) => slow[n]).map((link) => link.end));
   return {
     width: columns ? columns * (WIDTH + GAP_X) - GAP_X + 2 * PAD : 0,
-    height: rows ? rows * (HEIGHT + GAP_Y) - GAP_Y + 2 * PAD : 0,
-    boxes: s.operators.map((op) => boxOf(op, s)),
-    edges: s.operators.flatMap((op) => op.upstream.flatMap((id) => {
-      const start = known.get(id);
-      return start ? [edgeOf(start, op)] : [];
-    })),
+    height: rows ? tops[rows] - GAP_Y + PAD : 0,
+    boxes: s.operators.map((op) => boxOf(op, tops[op.row], waitedFor.has(op), s)),
+    edges: links.map((link, n) => edgeOf(link, ways[n], tops, tracks.get(n) ?? 0, slow[n])),
   };
 }
 
-/** @param {Operator} op @param {Snapshot} s */
-function boxOf(op, s) {
+/** To the next column; along the row of the start or of the end, where that is free; or between two rows.
+ * @param {Link} link @param {Set<string>} taken */
+function wayOf({ start, end, back }, taken) {
+  if (end.col === start.col + 1) return "near";
+  const free = (/** @type {number} */ row) => {
+    for (let col = start.col + 1; col < end.col; col++) if (taken.has(`${col} ${row}`)) return false;
+    return !back;
+  };
+  return free(start.row) ? "out" : free(end.row) ? "in" : "lane";
+}
+
+/** The row below which an edge between rows runs. @param {Link} link */
+function laneOf({ start, end, back }) {
+  if (back) return Math.max(start.row, end.row);
+  return end.row >= start.row ? start.row : start.row - 1;
+}
+
+/** By position in `links`: the track between the rows, from 0. Short edges lie nearer to the boxes.
+ * @param {Link[]} links @param {string[]} ways @returns {Map<number, number>} */
+function tracksOf(links, ways) {
+  const found = new Map();
+  /** @type {Map<string, {low: number, high: number, link: Link}[]>} */
+  const used = new Map();
+  const reach = (/** @type {number} */ n) => Math.abs(links[n].end.col - links[n].start.col);
+  const lanes = [...links.keys()].filter((n) => ways[n] === "lane").sort((n, m) => reach(n) - reach(m));
+  for (const n of lanes) {
+    const link = links[n], row = laneOf(link), ends = [link.start.col * 2 + 1, link.end.col * 2 - 1];
+    const low = Math.min(...ends), high = Math.max(...ends);
+    const mayShare = (/** @type {Link} */ other) =>
+      link.back === other.back && (link.start === other.start || link.end === other.end);
+    let track = 0;
+    while (used.get(`${row} ${track}`)?.some((one) => one.low <= high && low <= one.high && !mayShare(one.link))) track++;
+    used.set(`${row} ${track}`, [...(used.get(`${row} ${track}`) ?? []), { low, high, link }]);
+    found.set(n, track);
+  }
+  return found;
+}
+
+/** For each edge, whether it holds back its start: whether the most items wait on it. @param {Link[]} links */
+function slowOf(links) {
+  const most = new Map();
+  for (const { start, end } of links) most.set(start, Math.max(most.get(start) ?? 1, end.queued));
+  return links.map(({ start, end }) => words.blocks(start) && end.queued * 2 >= most.get(start));
+}
+
+/** @param {Operator} op @param {number} y @param {boolean} slow @param {Snapshot} s */
+function boxOf(op, y, slow, s) {
   const begins = op.kind === "source", ends = SINKS.has(op.kind);
   const left = begins ? END_TEXT_MARGIN : TEXT_MARGIN;
   const right = WIDTH - (ends ? END_TEXT_MARGIN : TEXT_MARGIN);
   const active = !ENDED.has(s.status);
   const failed = s.error !== null && s.error.operator === op.name;
+  const badge = op.errors ? `${words.shortened(op.errors)} error${op.errors === 1 ? "" : "s"}` : failed ? "failed" : "";
+  const many = op.parallelism > 1 ? `×${words.count(op.parallelism)}` : "";
+  const room = right - left - (many ? 7 * many.length + 6 : 0);
+  const process = op.executor === "process" ? left + room - MARK : null;
+  const busy = active && op.busy !== null ? Math.floor(op.busy * (right - left)) : null;
   return {
     id: op.id,
     x: PAD + op.col * (WIDTH + GAP_X),
-    y: PAD + op.row * (HEIGHT + GAP_Y),
+    y,
     left,
     right,
     outline: outlineOf(begins ? END_CORNER : CORNER, ends ? END_CORNER : CORNER),
-    kind: op.kind,
-    name: fitName(words.plain(op.name), Math.floor(((right - left) * 100) / NAME_SIZE)),
+    kind: words.kind(op),
+    name: fitName(words.plain(op.name), Math.floor(((process === null ? room : room - MARK - 4) * 100) / NAME_SIZE)),
+    many,
+    process,
     flow: words.flow(op),
     rate: active && op.rate ? words.rate(op.rate) : "",
-    busy: active && op.busy !== null ? Math.floor(op.busy * (right - left)) : null,
-    badge: op.errors ? `${words.shortened(op.errors)} error${op.errors === 1 ? "" : "s"}` : failed ? "failed" : "",
+    busy,
+    blocked: active ? Math.min(Math.floor((op.blocked ?? 0) * (right - left)), right - left - (busy ?? 0)) : 0,
+    badge,
+    waiting: active && op.queued ? waitingOf(op.queued, badge) : "",
+    slow,
     failed,
   };
 }
+
+/** How many items wait; only the number where the other badge needs the room. @param {number} queued @param {string} badge */
+function waitingOf(queued, badge) {
+  const said = `${words.shortened(queued)} waiting`;
+  return !badge || 6 * said.length <= WIDTH - 14 - badgeWidth(badge) ? said : said.slice(0, -" waiting".length);
+}
+
+/** @param {string} badge */
+const badgeWidth = (badge) => 7 * badge.length + 12;
 
 /** @param {number} left @param {number} right */
 function outlineOf(left, right) {
@@ -183,23 +324,24 @@ function outlineOf(left, right) {
     `A${left},${left} 0 0 1 0,${HEIGHT - left}V${left}A${left},${left} 0 0 1 ${left},0Z`;
 }
 
-/** The edge between two operators; one that passes over columns takes the lane between two rows.
- * @param {Operator} start @param {Operator} end */
-function edgeOf(start, end) {
-  const x1 = PAD + start.col * (WIDTH + GAP_X) + WIDTH, y1 = PAD + start.row * (HEIGHT + GAP_Y) + HEIGHT / 2;
-  const x2 = PAD + end.col * (WIDTH + GAP_X), y2 = PAD + end.row * (HEIGHT + GAP_Y) + HEIGHT / 2;
-  const half = GAP_X / 2, key = `${start.id}-${end.id}`;
+/** @param {Link} link @param {string} way @param {number[]} tops @param {number} track @param {boolean} slow */
+function edgeOf(link, way, tops, track, slow) {
+  const { start, end, back } = link;
+  const x1 = PAD + start.col * (WIDTH + GAP_X) + WIDTH, y1 = tops[start.row] + HEIGHT / 2;
+  const x2 = PAD + end.col * (WIDTH + GAP_X), y2 = tops[end.row] + HEIGHT / 2;
+  const lane = tops[laneOf(link)] + HEIGHT + GAP_Y / 2 + TRACK * track;
+  const bend = back ? PAD : GAP_X / 2;
+  const [a, b, turn] = back ? [x1, x2, -bend] : [x1 + GAP_X, x2 - GAP_X, bend];
+  /** @type {Record<string, string>} */
+  const lines = {
+    near: `C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
+    out: `L${b},${y1}C${b + turn},${y1} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
+    in: `C${x1 + bend},${y1} ${a - turn},${y2} ${a},${y2}L${x2 - 1},${y2}`,
+    lane: `C${x1 + bend},${y1} ${a - turn},${lane} ${a},${lane}L${b},${lane}` +
+      `C${b + turn},${lane} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
+  };
   const head = `M${x2 - 6},${y2 - 4}L${x2 - 1},${y2}L${x2 - 6},${y2 + 4}`;
-  if (end.col === start.col + 1) {
-    return { key, path: `M${x1},${y1}C${x1 + half},${y1} ${x2 - half},${y2} ${x2 - 1},${y2}${head}`, back: false };
-  }
-  const lane = y1 + ((HEIGHT + GAP_Y) / 2) * (end.row >= start.row ? 1 : -1);
-  const back = end.col <= start.col;
-  const [a, b] = back ? [x1, x2] : [x1 + GAP_X, x2 - GAP_X];
-  const bend = back ? PAD : half;
-  const path = `M${x1},${y1}C${x1 + bend},${y1} ${back ? a + bend : a - bend},${lane} ${a},${lane}L${b},${lane}` +
-    `C${back ? b - bend : b + bend},${lane} ${x2 - bend},${y2} ${x2 - 1},${y2}${head}`;
-  return { key, path, back };
+  return { key: `${start.id}-${end.id}`, path: `M${x1},${y1}${lines[way]}`, head, back: back || end.kind === "future", slow };
 }
 
 /** `name`, cut where it is estimated to be wider than `room` hundredths of an em: SVG text does not cut itself.
@@ -227,8 +369,12 @@ function em(ch) {
 }
 
 /** The picture in one sentence, for those who do not see it. @param {Snapshot} s */
-function pictureAlt(s) {
-  const said = s.operators.map((op) => `${words.plain(op.name)} (${op.kind}, ${words.flow(op)})`).join(", ");
+export function pictureAlt(s) {
+  const said = s.operators.map((op) => {
+    const kind = [words.kind(op), op.parallelism > 1 && "×", words.instances(op)].filter(Boolean).join(" ");
+    const waiting = op.queued && !ENDED.has(s.status) && `${words.count(op.queued)} waiting`;
+    return `${words.plain(op.name)} (${[kind, words.flow(op), waiting].filter(Boolean).join(", ")})`;
+  }).join(", ");
   return `Pipeline of ${words.namedCount(s.operators.length, "operator")}: ${said}`;
 }
 
@@ -390,7 +536,7 @@ function factsPart() {
       say(left, known ? [words.percent(s.fraction ?? 0), eta].filter(Boolean).join(" · ") : "");
       set(bar, {
         hidden: ended,
-        "data-quiet": !known && ["starting", "running", "stopping"].includes(s.status),
+        "data-quiet": !known && TICKING.has(s.status),
         "aria-valuenow": known ? Math.floor((s.fraction ?? 0) * 100) : null,
       });
       fill.style.transform = known ? `scaleX(${s.fraction})` : "";
@@ -478,22 +624,32 @@ function picturePart() {
       // A picture that is a little too wide shrinks; one that is much too wide scrolls, and stays legible.
       svg.style.maxWidth = `${width}px`;
       svg.style.minWidth = `${Math.floor(width * SMALLEST)}px`;
-      each(edges, picture.edges, (edge) => edge.key, () => {
-        const path = g("path");
-        return { node: path, update: ({ path: d, back }) => set(path, { d, "data-back": back }) };
-      });
+      each(edges, picture.edges, (edge) => edge.key, edgeNode);
       const tips = new Map(s.operators.map((op) => [op.id, tip(op)]));
       each(boxes, picture.boxes, (box) => box.id, () => boxNode((id) => tips.get(id) ?? ""));
     },
   };
 }
 
+function edgeNode() {
+  const path = g("path"), head = g("path"), node = g("g", {}, path, head);
+  const update = (/** @type {Edge} */ edge) => {
+    set(path, { d: edge.path, "data-back": edge.back });
+    set(head, { d: edge.head });
+    set(node, { "data-slow": edge.slow });
+  };
+  return { node, update };
+}
+
 /** @param {Operator} op */
 function tip(op) {
-  const busy = op.busy === null ? null : `busy ${words.percent(op.busy)}`;
-  const counters = [`${words.count(op.items_in)} in`, `${words.count(op.items_out)} out`, words.rate(op.rate), busy,
-    op.queued && `${words.count(op.queued)} queued`];
-  return [op.name, op.where, counters.filter(Boolean).join(", ")].filter(Boolean).join("\n");
+  const many = words.instances(op), more = words.columns([op]).slice(5);
+  const counters = [`${words.count(op.items_in)} in`, `${words.count(op.items_out)} out`, words.rate(op.rate),
+    ...more.filter(({ head }) => head !== "Instances" && head !== "Declared in")
+      .map(({ head, cells }) => (["Waiting", "Errors", "Late"].includes(head) ? `${cells[0]} ${head.toLowerCase()}`
+        : `${head.toLowerCase()} ${cells[0]}`))];
+  const said = [op.name, op.where, many && `${many}${op.executor === "process" ? "" : " instances"}`, counters.join(", ")];
+  return said.filter(Boolean).join("\n");
 }
 
 /** @param {(id: number) => string} tipOf */
@@ -501,29 +657,44 @@ function boxNode(tipOf) {
   const title = g("title"), outline = g("path", { class: "sage-box" });
   const text = (/** @type {string} */ cls, /** @type {number} */ y) => g("text", { class: cls, y });
   const kind = text("sage-kind", 18), rate = text("sage-kind sage-end", 18);
-  const name = text("sage-label", 34), flow = text("sage-flow", 50);
-  const track = g("rect", { class: "sage-track", y: 55, height: 2, rx: 1 });
-  const busy = g("rect", { class: "sage-busy", y: 55, height: 2, rx: 1 });
-  const plate = g("rect", { y: -8, height: 16, rx: 8 }), count = text("sage-count", 4);
-  const badge = g("g", { class: "sage-badge" }, plate, count);
-  const node = g("g", {}, title, outline, kind, rate, name, flow, track, busy, badge);
+  const name = text("sage-label", 34), many = text("sage-many sage-end", 34), flow = text("sage-flow", 50);
+  const process = g("path", { class: "sage-process", d: PROCESS });
+  const bar = (/** @type {string} */ cls) => g("rect", { class: cls, y: 55, height: 2, rx: 1 });
+  const track = bar("sage-track"), busy = bar("sage-busy"), blocked = bar("sage-blocked");
+  const badge = plate("sage-badge"), waiting = plate("sage-badge sage-waits");
+  const node = g("g", {}, title, outline, kind, rate, name, many, process, flow, track, busy, blocked, badge.node, waiting.node);
   const update = (/** @type {Box} */ box) => {
     set(node, { transform: `translate(${box.x} ${box.y})`, "data-failed": box.failed });
     set(outline, { d: box.outline });
     say(title, tipOf(box.id));
     for (const part of [kind, name, flow]) set(part, { x: box.left });
-    set(rate, { x: box.right });
+    for (const part of [rate, many]) set(part, { x: box.right });
     say(kind, box.kind);
     say(rate, box.rate);
     say(name, box.name);
+    say(many, box.many);
     say(flow, box.flow);
-    set(track, { x: box.left, width: box.busy === null ? 0 : box.right - box.left });
+    set(process, { visibility: box.process === null ? "hidden" : null, transform: `translate(${box.process ?? 0} 25)` });
+    set(track, { x: box.left, width: box.busy === null && !box.blocked ? 0 : box.right - box.left });
     set(busy, { x: box.left, width: box.busy ?? 0 });
-    const wide = 7 * box.badge.length + 12;
-    set(plate, { x: WIDTH - 10 - wide, width: wide });
-    set(count, { x: WIDTH - 10 - Math.floor(wide / 2) });
-    set(badge, { visibility: box.badge ? null : "hidden" });
-    say(count, box.badge);
+    set(blocked, { x: box.left + (box.busy ?? 0), width: box.blocked });
+    const wide = badgeWidth(box.badge);
+    badge.update(box.badge, WIDTH - 10 - wide, wide);
+    waiting.update(box.waiting, -12, 6 * box.waiting.length + 12);
+    set(waiting.node, { "data-slow": box.slow });
+  };
+  return { node, update };
+}
+
+/** A few words on the upper border of a box. @param {string} cls */
+function plate(cls) {
+  const rect = g("rect", { y: -8, height: 16, rx: 8 }), text = g("text", { class: "sage-count", y: 4 });
+  const node = g("g", { class: cls }, rect, text);
+  const update = (/** @type {string} */ said, /** @type {number} */ x, /** @type {number} */ width) => {
+    set(node, { visibility: said ? null : "hidden" });
+    set(rect, { x, width });
+    set(text, { x: x + Math.floor(width / 2) });
+    say(text, said);
   };
   return { node, update };
 }
@@ -552,12 +723,11 @@ function table(caption) {
 function operatorsPart() {
   const title = h("span"), grid = table("Operators");
   const node = h("details", {}, h("summary", {}, title), grid.node);
-  const columns = ["Operator", "Kind", "In", "Out", "Rate", "Busy", "Queued", "Errors", "Declared in"];
-  const numeric = columns.map((_, i) => i >= 2 && i <= 7);
-  const draw = (/** @type {Snapshot} */ s) => grid.update(columns, numeric, s.operators.map((op) => [
-    op.name, op.kind, ...words.inAndOut(op), words.rate(op.rate),
-    op.busy === null ? "–" : words.percent(op.busy), words.count(op.queued), words.count(op.errors), op.where ?? "",
-  ]), 0);
+  const draw = (/** @type {Snapshot} */ s) => {
+    const columns = words.columns(s.operators);
+    const rows = s.operators.map((_, n) => columns.map(({ cells }) => cells[n]));
+    grid.update(columns.map(({ head }) => head), columns.map(({ numeric }) => numeric), rows, 0);
+  };
   return {
     node,
     update: whenOpen(node, draw, (s) => {
@@ -610,8 +780,13 @@ function resultsPart() {
   return {
     node,
     update(s) {
-      set(node, { hidden: !s.results.length });
-      each(node, s.results, (result) => result.name, (result) => resultNode(result.name, ENDED.has(s.status)));
+      const tables = [...s.results.map((result) => ({ key: `result ${result.name}`, result })),
+        ...s.dead_letters.map((letters) => ({ key: `dead ${letters.operator}`, result: words.deadLetters(letters) }))];
+      set(node, { hidden: !tables.length });
+      each(node, tables, ({ key }) => key, ({ result }) => {
+        const one = resultNode(result.name, ENDED.has(s.status));
+        return { node: one.node, update: ({ result: now }) => one.update(now) };
+      });
     },
   };
 }
@@ -701,7 +876,7 @@ export function mountJob(el, { onCommand, theme }) {
   /** @returns {Live} */
   function live() {
     const now = performance.now();
-    const ticks = latest !== null && ["starting", "running", "stopping"].includes(latest.status);
+    const ticks = latest !== null && TICKING.has(latest.status);
     const silent = ticks && now - seenAt > SILENCE_MS;
     const elapsed = (latest?.elapsed ?? 0) + (ticks && !silent ? (now - seenAt) / 1000 : 0);
     return { pending, elapsed, silent, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
@@ -768,7 +943,7 @@ export function mountJob(el, { onCommand, theme }) {
     update(snapshot) {
       latest = snapshot;
       seenAt = performance.now();
-      const waitsOn = { stop: ["created", "queued", "starting", "running", "paused"], pause: ["running"], resume: ["paused"] };
+      const waitsOn = { stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"] };
       if (pending && !waitsOn[/** @type {keyof waitsOn} */ (pending)].includes(snapshot.status)) pending = null;
       schedule();
     },
