@@ -1,85 +1,93 @@
-"""Runs every benchmark and prints the table. `--runs N` sets how often each is run; 7 unless given."""
+"""Measures sage_nb beside loops written by hand and beside its peers, and prints the table.
+
+Exit code 1 says that a bound was missed. Progress goes to stderr.
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import subprocess
+import json
+import signal
 import sys
-import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.measure import Pair
-from benchmarks.viewing import view_on_and_off
-from benchmarks.works import latency, make_text, map_filter_sum, word_count
+from benchmarks.catalogue import PEERS, WORKS, Row, chosen
+from benchmarks.child import Skipped
+from benchmarks.environments import environment, version
+from benchmarks.machine import machine
+from benchmarks.processes import measure
+from benchmarks.say import say
+from benchmarks.table import Group, Line, as_markdown, as_text
 
-_COLUMNS = (44, 10, 11, 19, 8, 6)
+__all__ = ["main"]
 
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _row(what: str, ours: str, theirs: str, ratio: str, bound: str, reached: bool) -> str:
-    cells = (what, ours, theirs, ratio, bound, "yes" if reached else "NO")
-    first, *rest = (
-        cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(cells, _COLUMNS, strict=True))
-    )
-    return "".join([first, *rest])
-
-
-def _pair(what: str, pair: Pair, bound: float) -> tuple[str, bool]:
-    ratio = f"{pair.ratio:.2f} ({pair.low:.2f}-{pair.high:.2f})"
-    reached = pair.ratio <= bound
-    return _row(what, f"{pair.ours:.3f} s", f"{pair.theirs:.3f} s", ratio, f"{bound:.2f}", reached), reached
+_LEAST = 5
 
 
 def main() -> int:
+    given = _arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the child is ended too
+    runs, where = max(_LEAST, given.runs), machine()
+    groups: list[Group] = []
+    for work in chosen(given.only):
+        say(work.title)
+        group = Group(work)
+        for row in work.rows:
+            group.lines.append(_ours(row, runs))
+        if not given.no_peers:
+            group.lines += [_peer(peer, work.rows[0].id, runs) for peer in work.peers]
+        groups.append(group)
+    if given.json:
+        given.json.write_text(json.dumps(_record(where, groups), indent=2) + "\n")
+    if given.markdown:
+        print(f"{where}.\n\n{as_markdown(groups)}")
+    else:
+        print(f"\n{where}\n\n{as_text(groups)}")
+    missed = [line.id for group in groups for line in group.lines if line.missed]
+    if missed:
+        say(f"\nbounds missed: {', '.join(missed)}")
+    return 1 if missed else 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="runs of each, 5 or more")
-    runs = max(5, parser.parse_args().runs)
-    rows: list[tuple[str, bool]] = []
+    parser.add_argument("--runs", type=int, default=7, help=f"runs of each, {_LEAST} or more; 7 unless given")
+    parser.add_argument("--only", metavar="W1,W2", help="only what begins so: W1 to W8, view, memory")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the other libraries")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for the README")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
+    given = parser.parse_args()
+    if not chosen(given.only):
+        names = ", ".join(row.id for work in WORKS for row in work.rows)
+        parser.error(f"--only {given.only}: nothing begins so; there are: {names}")
+    return given
 
-    _say("W1  1 M integers, map-filter-map-sum ...")
-    rows.append(_pair("W1  1 M ints, map-filter-map-sum, lambdas", map_filter_sum(runs), 1.15))
-    _say("W4  word count of 50 MB ...")
-    with tempfile.TemporaryDirectory(prefix="sage_nb-bench-") as folder:
-        text = Path(folder) / "words.txt"
-        make_text(text, 50)
-        rows.append(_pair("W4  word count over 50 MB of text", word_count(runs, text), 1.15))
-    _say("W7  one-item job ...")
-    for what, service, bound in (("without a service", False, 1e-3), ("with a service", True, 1e-3)):
-        p50, p95 = latency(300, service=service)
-        row = _row(
-            f"W7  1-item job {what}, p50 (p95)",
-            f"{p50 * 1e3:.2f} ms",
-            "",
-            f"({p95 * 1e3:.2f} ms)",
-            f"{bound * 1e3:.0f} ms",
-            p50 <= bound,
-        )
-        rows.append((row, p50 <= bound))
-    _say("live view on and off, 12 M integers in a kernel ...")
-    rows.append(_pair("live view on / off, 12 M ints", view_on_and_off(runs), 1.05))
-    _say("memory over 20 M items ...")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", "20000000"], capture_output=True, text=True, check=True
-    )
-    spread = float(done.stdout)
-    row = _row("resident memory over 20 M items", f"±{spread:.1f} MB", "", "", "20 MB", spread <= 20)
-    rows.append((row, spread <= 20))
 
-    print(
-        f"\n{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, "
-        f"{platform.machine()};"
-        f" medians of {runs}\n"
-    )
-    head = ("", "sage_nb", "by hand", "ratio (min-max)", "bound", "held")
-    print("".join(c.ljust(w) if n == 0 else c.rjust(w) for n, (c, w) in enumerate(zip(head, _COLUMNS, strict=True))))
-    for text_row, _ in rows:
-        print(text_row)
-    return 0 if all(reached for _, reached in rows) else 1
+def _ours(row: Row, runs: int) -> Line:
+    say(f"  {row.label} ...")
+    try:
+        figure = measure(Path(sys.executable), "benchmarks.ours", row.id, runs)
+    except Skipped as reason:
+        return Line(row.label, None, str(reason), row.bound, row.id)
+    return Line(row.label, figure, bound=row.bound, id=row.id)
+
+
+def _peer(peer: str, work: str, runs: int) -> Line:
+    label = f"{PEERS[peer]} {version(peer)}"
+    say(f"  {label} ...")
+    try:
+        figure = measure(environment(peer), f"benchmarks.peers.{peer}", work, runs)
+    except Skipped as reason:
+        return Line(label, None, f"skipped: {reason}", id=f"{work} {peer}")
+    return Line(label, figure, id=f"{work} {peer}")
+
+
+def _record(where: str, groups: list[Group]) -> dict[str, object]:
+    figures = [
+        {"work": group.work.title, **asdict(line), "missed": line.missed} for group in groups for line in group.lines
+    ]
+    return {"machine": where, "figures": figures}
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ import sys
 
 from jupyter_client.manager import start_new_kernel
 
-from benchmarks.measure import Pair
+from benchmarks.measure import Figure
 
 __all__ = ["view_on_and_off"]
 
 _CODE = """
+import dataclasses
 import json
 import sage_nb
 from sage_nb import LocalEnvironment
@@ -27,12 +28,12 @@ def run(live):
         show_job(job, get_ipython(), live=True)
     job.wait()
 
-pair = side_by_side(lambda: run(True), lambda: run(False), {runs})
-print("PAIR " + json.dumps([pair.ours, pair.theirs, pair.ratio, pair.low, pair.high]))
+figure = side_by_side(lambda: run(True), lambda: run(False), {runs})
+print("FIGURE " + json.dumps(dataclasses.asdict(figure)))
 """
 
 
-def view_on_and_off(runs: int) -> Pair:
+def view_on_and_off(runs: int) -> Figure:
     """W1 on 12 M items, with a live view and without."""
     manager, client = start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"])
     said = ""
@@ -54,5 +55,5 @@ def view_on_and_off(runs: int) -> Pair:
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    line = next(line for line in said.splitlines() if line.startswith("PAIR "))
-    return Pair(*json.loads(line.removeprefix("PAIR ")))
+    line = next(line for line in said.splitlines() if line.startswith("FIGURE "))
+    return Figure(**json.loads(line.removeprefix("FIGURE ")))

@@ -1,0 +1,128 @@
+"""What is measured: each row of the table, its bound, and the peers that stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.measure import Figure
+
+__all__ = ["PEERS", "WORKS", "Bound", "Row", "Work", "chosen"]
+
+PEERS = {
+    "bytewax": "Bytewax",
+    "streamz": "streamz",
+    "beam": "Beam",
+    "ray": "Ray",
+    "pathway": "Pathway",
+    "joblib": "joblib",
+    "aiostream": "aiostream",
+    "dask": "Dask",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most that a figure may be, or the least."""
+
+    limit: float
+    of: str = "ratio"
+    """`ratio` or `value`."""
+    least: bool = False
+
+    def holds(self, figure: Figure) -> bool:
+        found = figure.ratio if self.of == "ratio" else figure.value
+        assert found is not None
+        return found >= self.limit if self.least else found <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement of sage_nb."""
+
+    id: str
+    label: str
+    bound: Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One headline of the table. The peers do what its first row does.
+
+    `unit` says how its figures are written: `s`, `ms` or `MB`.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    peers: tuple[str, ...] = ()
+    unit: str = "s"
+
+
+WORKS: Sequence[Work] = (
+    Work(
+        "W1  1 M ints: map, filter, map, sum",
+        (Row("W1", "sage_nb, every lambda called", Bound(1.15)), Row("W1i", "sage_nb, lambdas inlined", Bound(0.75))),
+        ("bytewax", "beam", "pathway", "streamz", "ray"),
+    ),
+    Work(
+        "W2  running sum of 1 M pairs, 1,000 keys",
+        (Row("W2", "sage_nb", Bound(1.3)),),
+        ("bytewax", "streamz", "beam", "pathway"),
+    ),
+    Work(
+        "W3  count per second of event time, 1 M events, 100 keys",
+        (Row("W3", "sage_nb", Bound(1.5)),),
+        ("bytewax", "pathway", "beam"),
+    ),
+    Work(
+        "W4  words of 50 MB, counted by key",
+        (Row("W4k", "sage_nb", Bound(1.15)),),
+        ("bytewax", "beam", "pathway", "streamz"),
+    ),
+    Work("W4  words of 50 MB, counted by the sink", (Row("W4", "sage_nb", Bound(1.15)),), ("bytewax", "streamz")),
+    Work(
+        "W5  2,000 awaits of 10 ms, 100 at once, beside asyncio",
+        (Row("W5", "sage_nb", Bound(1.05)),),
+        ("streamz", "aiostream"),
+    ),
+    Work(
+        "W6  200 × 20 ms of pure Python on 2 processes; ratio: times faster than one after the other",
+        (Row("W6", "sage_nb", Bound(1.9, least=True)),),
+        ("joblib", "ray"),
+    ),
+    Work(
+        "W7  1-item job, submit to return: median (95th percentile)",
+        (
+            Row("W7", "sage_nb without a service", Bound(0.2e-3, "value")),
+            Row("W7s", "sage_nb with a service", Bound(0.4e-3, "value")),
+        ),
+        ("streamz", "bytewax", "dask"),
+        "ms",
+    ),
+    Work("W8  W1's arithmetic on a numpy array, 65,536 at a time, beside numpy", (Row("W8", "sage_nb", Bound(1.3)),)),
+    Work("Live view on, beside off, 12 M ints", (Row("view", "sage_nb", Bound(1.05)),)),
+    Work(
+        "Resident memory while 20 M items pass: largest change",
+        (
+            Row("memory", "sage_nb, one loop", Bound(20, "value")),
+            Row("memory2", "sage_nb, two boundaries", Bound(50, "value")),
+        ),
+        unit="MB",
+    ),
+)
+
+
+def chosen(only: str | None) -> list[Work]:
+    """The works whose rows' names begin with one of those in `only`, a list with commas. None stands for all.
+
+    The peers come along where the row that they stand beside does.
+    """
+    if only is None:
+        return list(WORKS)
+    wanted = tuple(part.strip().lower() for part in only.split(",") if part.strip())
+    picked = []
+    for work in WORKS:
+        rows = tuple(row for row in work.rows if row.id.lower().startswith(wanted))
+        if rows:
+            picked.append(replace(work, rows=rows, peers=work.peers if work.rows[0] in rows else ()))
+    return picked
