@@ -13,7 +13,7 @@ from tests.leaks import Leaks
 
 HERE = Path(__file__).parent
 # Tests of these run pipelines in this process, and each must leave it as it was.
-CHECKED_FOR_LEAKS = {"engine", "jobs", "pipeline"}
+CHECKED_FOR_LEAKS = {"engine", "faults", "jobs", "parity", "pipeline"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

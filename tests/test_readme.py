@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_notebook_example_runs(kernel: Callable[..., Kernel]) -> None:
-    load, cell, _ = BLOCKS
+    load, cell, *_ = BLOCKS
     assert len(cell.splitlines()) <= 20
     k = kernel(allow_stdin=False)
     k.run(f"import os; os.chdir({str(ROOT)!r})")
@@ -30,10 +30,19 @@ def test_the_notebook_example_runs(kernel: Callable[..., Kernel]) -> None:
 
 
 def test_the_plain_example_runs(tmp_path: Path) -> None:
-    script = tmp_path / "squares.py"
-    script.write_text(BLOCKS[2])
+    assert printed_by(BLOCKS[2], tmp_path) == "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]\n"
+
+
+def test_the_example_of_streams_prints_what_it_says(tmp_path: Path) -> None:
+    _, promised = BLOCKS[3].split("#> ")
+    assert printed_by(BLOCKS[3], tmp_path) == promised
+
+
+def printed_by(block: str, folder: Path) -> str:
+    script = folder / "example.py"
+    script.write_text(block)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]\n"
+    return done.stdout
 
 
 def test_what_the_readme_names_is_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import sage_nb.notebook
+from sage_nb.jobs.layout import places
+from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 from sage_nb.notebook import picture, words
 from tests.notebook.samples import SAMPLES
 
@@ -123,6 +126,7 @@ def test_numbers_are_said_as_python_says_them(view: View) -> None:
         *(("rate", words.rate, [n]) for n in NUMBERS + FRACTIONS[1:]),
         *(("percent", words.percent, [f]) for f in FRACTIONS),
         *(("duration", words.duration, [s]) for s in SECONDS),
+        *(("shortTime", words.short_time, [s / n]) for s in SECONDS for n in (1, 1e3, 1e6, 1e9)),
         *(("endsIn", words.ends_in, [s]) for s in SECONDS),
         *(("stateWord", words.state_word, [state]) for state in words.MARKS),
         *(("plain", words.plain, [text]) for text in ("a\x1b[3m\r\n\t b\u202ec\u00a0d\x85", "größe 東京 🙂\ufeff")),
@@ -143,8 +147,66 @@ def test_the_picture_is_the_one_of_python(view: View, name: str) -> None:
     assert theirs == {**ours, "boxes": list(ours["boxes"]), "edges": list(ours["edges"])}
     facts = view.page.evaluate("snapshot => module.words.facts(snapshot)", SAMPLES[name].to_dict())
     assert facts == words.facts(SAMPLES[name])
-    counters = view.page.evaluate("snapshot => snapshot.operators.map(module.words.inAndOut)", SAMPLES[name].to_dict())
-    assert counters == [list(words.in_and_out(op)) for op in SAMPLES[name].operators]
+    assert view.page.evaluate("snapshot => module.pictureAlt(snapshot)", SAMPLES[name].to_dict()) == (
+        picture.pipeline_alt(SAMPLES[name])
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_tables_are_those_of_python(view: View, name: str) -> None:
+    """The columns of operators and what they hold, and the tables of dead letters, for every sample."""
+    view.show("created")
+    columns = view.page.evaluate("snapshot => module.words.columns(snapshot.operators)", SAMPLES[name].to_dict())
+    assert columns == [column._asdict() for column in words.columns(SAMPLES[name].operators)]
+    letters = view.page.evaluate(
+        "snapshot => snapshot.dead_letters.map(module.words.deadLetters)", SAMPLES[name].to_dict()
+    )
+    ours = [words.dead_letters(one) for one in SAMPLES[name].dead_letters]
+    assert letters == msgspec.json.decode(msgspec.json.encode(ours))
+
+
+def test_random_pictures_are_those_of_python(view: View) -> None:
+    """Merges, loops, tracks and back-pressure: 200 graphs lie and look the same in both languages."""
+    jobs = [random_job(seed) for seed in range(200)]
+    view.show("created")
+    theirs = view.page.evaluate("jobs => jobs.map(module.layout)", [job.to_dict() for job in jobs])
+    ours = [dataclasses.asdict(picture.layout(job)) for job in jobs]
+    assert theirs == [{**one, "boxes": list(one["boxes"]), "edges": list(one["edges"])} for one in ours]
+    assert sum(edge["back"] for one in ours for edge in one["edges"]) > 100
+    assert sum(edge["slow"] for one in ours for edge in one["edges"]) > 100
+
+
+def random_job(seed: int) -> JobSnapshot:
+    """A graph of up to 16 operators with merges and loops, some of which are held back by others."""
+    rng = random.Random(seed)
+    size = rng.randint(1, 16)
+    graph: list[tuple[int, tuple[int, ...], str]] = [(0, (), "source")]
+    for id in range(1, size):
+        kind = rng.choice(["source", "future", "map", "map", "map", "interval_join", "sink"])
+        ups = {"source": (), "future": (rng.randrange(size),)}
+        graph.append((id, ups.get(kind, tuple(rng.randrange(id) for _ in range(rng.randint(1, 4)))), kind))
+    at = places(graph)
+    operators = tuple(
+        OperatorView(
+            id=id,
+            name=f"operator {id}" * rng.randint(1, 3),
+            kind=kind,
+            col=at[id][0],
+            row=at[id][1],
+            upstream=ups,
+            items_in=rng.randrange(10**7),
+            items_out=rng.randrange(10**7),
+            rate=rng.random() * 10 ** rng.randint(0, 6),
+            busy=rng.choice([None, rng.random()]),
+            blocked=rng.choice([None, 0.0, rng.random()]),
+            queued=rng.choice([0, rng.randrange(10**6)]),
+            errors=rng.choice([0, rng.randrange(10**6)]),
+            parallelism=rng.choice([1, 4, 1_024]),
+            executor=rng.choice(["thread", "process"]),
+        )
+        for id, ups, kind in graph
+    )
+    return JobSnapshot(uuid="u", name="n", status=rng.choice(["running", "completed"]), operators=operators)
 
 
 def test_the_time_of_a_log_line_is_local(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +276,7 @@ CONTRAST = """() => {
 @both_themes
 def test_text_has_the_contrast_that_wcag_asks_for(view: View) -> None:
     """Every text has 4.5 : 1 or more on what is behind it, also in tints and marked lines (WCAG 2.2, 1.4.3)."""
-    view.show("starting", "running", "paused", "failed", "completed", "stopped")
+    view.show("starting", "running", "paused", "failed", "completed", "stopped", "restarting", "back_pressure", "loop")
     view.page.evaluate("() => document.querySelectorAll('details').forEach(details => { details.open = true })")
     view.drawn()
     count, bad = view.page.evaluate(CONTRAST)
@@ -306,6 +368,58 @@ def test_the_log_opens_by_itself_only_for_an_error_without_a_card(view: View) ->
     expect(view.page.locator("#running .sage-alarm")).to_have_text("1 warning")
     view.update("running", logs=SAMPLES["failed"].logs, log_total=22)
     expect(view.page.get_by_text("parse failed on item 84,211")).to_be_visible()
+
+
+def test_dead_letters_are_shown_below_the_results(view: View) -> None:
+    """One table for each operator that has some; new ones come in, and the elements stay."""
+    view.show("back_pressure")
+    table = view.page.get_by_role("group", name="Dead letters of shrink to 256 pixels")
+    expect(table.get_by_role("row")).to_have_count(5)
+    expect(table).to_contain_text("Photo('IMG_3.jpg')")
+    letters = SAMPLES["back_pressure"].dead_letters[0]
+    table.evaluate("node => { node.kept = true }")
+    view.update(
+        "back_pressure",
+        dead_letters=(msgspec.structs.replace(letters, total=5, rows=(*letters.rows[1:], ("'x'", "E: 'y'"))),),
+    )
+    expect(table).to_contain_text("E: 'y'")
+    expect(view.page.get_by_text("5 items, showing the last 4")).to_be_visible()
+    assert table.evaluate("node => node.kept")
+
+
+def test_a_result_and_dead_letters_of_the_same_name_are_two_tables(view: View) -> None:
+    """Whatever a user calls a result, it does not take the dead letters' place."""
+    view.show("back_pressure")
+    letters = words.dead_letters(SAMPLES["back_pressure"].dead_letters[0])
+    view.update("back_pressure", results=(letters,))
+    expect(view.page.locator(".sage-result")).to_have_count(2)
+
+
+def test_back_pressure_comes_and_goes_in_the_picture(view: View) -> None:
+    """An amber edge, an amber badge and an amber part of the bar; nothing of it once the job has ended."""
+    view.show("back_pressure")
+    slow = view.page.locator(".sage-edges [data-slow]")
+    expect(slow).to_have_count(1)
+    expect(view.page.locator(".sage-waits[data-slow]")).to_have_text("1 k waiting")
+    view.update("back_pressure", status="completed")
+    expect(slow).to_have_count(0)
+    assert view.page.locator(".sage-waits:not([visibility])").count() == 0
+    assert set(view.page.locator(".sage-blocked").evaluate_all("nodes => nodes.map(n => n.getAttribute('width'))")) == {
+        "0"
+    }
+
+
+def test_a_restarting_job_can_be_stopped_and_its_time_goes_on(view: View) -> None:
+    """Between two attempts the job is still a job: Stop works, Pause does not, and the clock ticks."""
+    view.show("restarting")
+    expect(view.page.locator(".sage-state")).to_have_text("Restarting")
+    expect(view.page.locator(".sage-facts")).to_contain_text("attempt 2")
+    expect(view.page.locator(".sage-facts > *").first).to_have_text("32 s", timeout=4_000)
+    view.page.get_by_role("button", name="Pause").click(force=True)
+    view.page.get_by_role("button", name="Stop").click()
+    view.update("restarting")
+    expect(view.page.locator(".sage-state")).to_have_text("Stopping")
+    assert view.pressed() == ["stop"]
 
 
 # ---------------------------------------------------------------- commands

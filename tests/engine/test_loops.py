@@ -231,7 +231,7 @@ def test_counters_never_run_backwards_while_items_flow() -> None:
 
 
 def test_one_shape_is_generated_once() -> None:
-    from sage_nb.engine.loops import generate
+    from sage_nb.engine.writing import generate
 
     ran(lambda env: env.from_batch([1]).map(int).filter(bool))
     before = generate.cache_info()

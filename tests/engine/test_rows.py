@@ -67,6 +67,65 @@ def test_a_table_is_bounded_in_width() -> None:
     assert len(table_of([{str(n): n for n in range(500)}])[0]) == 50
 
 
+# Frames as items
+
+
+def frame_of(*numbers: int) -> Any:
+    return pytest.importorskip("pandas").DataFrame({"n": list(numbers), "s": [f"é{n}" for n in numbers]})
+
+
+def test_an_item_that_is_a_frame_is_shown_as_its_last_rows() -> None:
+    columns, numeric, rows = table_of([frame_of(*range(100))])
+    assert (columns, numeric) == (("n", "s"), (True, False))
+    assert rows == tuple((str(n), f"é{n}") for n in range(90, 100))
+
+
+def test_small_frames_are_shown_together() -> None:
+    assert table_of([frame_of(*range(100)), frame_of(1, 2), frame_of(3)])[2] == (
+        *((str(n), f"é{n}") for n in range(93, 100)),
+        *(("1", "é1"), ("2", "é2"), ("3", "é3")),
+    )
+
+
+def test_only_the_frames_after_the_last_other_item_are_shown_as_tables() -> None:
+    assert table_of([frame_of(1), 5, frame_of(2)])[2] == (("2", "é2"),)
+    assert len(table_of([frame_of(1), 5])[2]) == 2
+
+
+def test_every_kind_of_frame_is_shown_as_a_table() -> None:
+    np, pa, pd = pytest.importorskip("numpy"), pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    table = pa.table({"a": [1], "b": [None]})
+    for frame in (table, table.to_batches()[0]):
+        assert table_of([frame]) == (("a", "b"), (True, False), (("1", ""),))
+    assert table_of([np.array([[1, 2], [3, 4]])]) == (("0", "1"), (True, True), (("1", "2"), ("3", "4")))
+    assert table_of([pd.Series([1, 2])])[::2] == (("value",), (("1",), ("2",)))
+    keyed = frame_of(1, 1, 2).groupby("s")["n"].sum()
+    assert table_of([keyed])[::2] == (("s", "n"), (("é1", "2"), ("é2", "2")))
+    assert table_of([np.array([1, 2])])[2] == (("array([1, 2])",),)
+
+
+def test_a_frame_that_has_no_table_is_shown_as_it_can_be() -> None:
+    pd = pytest.importorskip("pandas")
+    assert table_of([pd.DataFrame([[1, 2]], columns=["a", "a"])])[0] == ("value",)
+    assert table_of([pd.DataFrame()]) == ((), (), ())
+
+
+def test_a_wide_frame_is_bounded_too() -> None:
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    wide = np.zeros((1, 500))
+    assert len(table_of([wide])[0]) == 50
+    assert len(table_of([pd.DataFrame(wide)])[0]) == 50
+
+
+def test_frames_are_shown_in_a_job_and_put_together_for_pandas() -> None:
+    pd = pytest.importorskip("pandas")
+    job = submitted(lambda env: env.from_batch([1, 2]).map(frame_of))
+    assert job.snapshot().results[0].rows == (("1", "é1"), ("2", "é2"))
+    pd.testing.assert_frame_equal(job.results["out"].to_pandas(), frame_of(1, 2))
+    mixed = submitted(lambda env: env.from_batch([frame_of(1), 5])).results["out"].to_pandas()
+    assert list(mixed.columns) == ["value"]
+
+
 @pytest.mark.parametrize(
     "item", [Half(1), NoFormat(1.5), NoText("1.5"), {NoKeyText(): 1}], ids=lambda item: type(item).__name__
 )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from sage_nb.jobs.explain import Explanation, StageLine
+from sage_nb.jobs.layout import places
 from sage_nb.jobs.snapshot import (
     CodeLine,
+    DeadLetterView,
     ErrorView,
     JobSnapshot,
     LogView,
@@ -12,7 +17,7 @@ from sage_nb.jobs.snapshot import (
     ServiceView,
 )
 
-__all__ = ["INJECTION", "SAMPLES"]
+__all__ = ["FLIGHTS_PLAN", "INJECTION", "SAMPLES"]
 
 INJECTION = '<img src=x onerror="window.harmed=true"><script>window.harmed=true</script>&amp;"\'`</pre></table>'
 """Text that does harm where it is taken for markup."""
@@ -22,6 +27,12 @@ _NOON = 1_763_200_800.0
 
 def _operator(id: int, name: str, kind: str, col: int, row: int = 0, **more: object) -> OperatorView:
     return OperatorView(id=id, name=name, kind=kind, col=col, row=row, **more)  # type: ignore[arg-type]
+
+
+def _placed(*operators: OperatorView) -> tuple[OperatorView, ...]:
+    """The operators where a job would show them."""
+    at = places([(op.id, op.upstream, op.kind) for op in operators])
+    return tuple(msgspec.structs.replace(op, col=at[op.id][0], row=at[op.id][1]) for op in operators)
 
 
 def _chain(
@@ -44,7 +55,7 @@ def _chain(
             rate=rate,
             busy=share[1],
             errors=errors,
-            queued=96,
+            queued=96 if busy else 0,
             where="Cell In[3], line 3",
         ),
         _operator(
@@ -373,6 +384,7 @@ _HOSTILE = JobSnapshot(
     ),
     logs=_logs((0.0, "ERROR", INJECTION, INJECTION + "\x1b[2J")),
     log_total=1,
+    dead_letters=(DeadLetterView(operator=INJECTION, total=1, rows=((INJECTION, INJECTION),)),),
     error=ErrorView(
         type=INJECTION,
         message=INJECTION,
@@ -408,6 +420,13 @@ _LONG_NAMES = JobSnapshot(
             rate=9_876_543.0,
             errors=123_456,
             busy=0.5,
+            queued=987_654,
+            late=1_000_000,
+            p50=0.5,
+            p99=86_400.0,
+            parallelism=1_024,
+            executor="process",
+            blocked=1.0,
         ),
         _operator(
             2, "iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii", "take", 2, upstream=(1,), items_in=999_999, items_out=100_000
@@ -419,6 +438,197 @@ _LONG_NAMES = JobSnapshot(
         ResultView(
             name=_LONG, kind="show", total=1, columns=(_LONG, "n"), numeric=(False, True), rows=((_LONG * 3, "1"),)
         ),
+    ),
+)
+
+_MERGES = JobSnapshot(
+    uuid="3e46e500-0000-4000-8000-000000000010",
+    name="orders and payments",
+    status="running",
+    started=_NOON,
+    elapsed=12.0,
+    items=61_200,
+    rate=5_100.0,
+    operators=_placed(
+        _operator(0, "orders", "source", 0, items_out=40_800, rate=3_400.0, busy=0.2, stage=1),
+        _operator(1, "paid", "filter", 0, upstream=(0,), items_in=40_800, items_out=38_000, rate=3_400.0, busy=0.1),
+        _operator(2, "price", "map", 0, upstream=(1,), items_in=38_000, items_out=38_000, rate=3_166.0, busy=0.3),
+        _operator(3, "payments", "source", 0, items_out=20_400, rate=1_700.0, busy=0.1, stage=2),
+        _operator(4, "by order", "keyby", 0, upstream=(3,), items_in=20_400, items_out=20_400, rate=1_700.0),
+        _operator(5, "refunds", "source", 0, items_out=12, rate=0.9, stage=3),
+        _operator(
+            6,
+            "within a day",
+            "interval_join",
+            0,
+            upstream=(2, 4),
+            items_in=58_400,
+            items_out=19_880,
+            rate=4_866.0,
+            busy=0.55,
+            parallelism=4,
+            queued=64,
+            p50=0.000_012,
+            p99=0.000_31,
+            stage=4,
+        ),
+        _operator(
+            7, "settle", "comap", 0, upstream=(6, 5, 2), items_in=57_892, items_out=57_892, rate=1_656.0, stage=5
+        ),
+        _operator(8, "ledger.jsonl", "sink", 0, upstream=(7,), items_in=57_892, rate=1_656.0, stage=5),
+        _operator(9, "per hour", "window", 0, upstream=(7,), items_in=57_892, items_out=312, late=41, stage=5),
+        _operator(10, "hours", "show", 0, upstream=(9,), items_in=312, stage=5),
+        _operator(11, "too late", "late", 0, upstream=(9,), items_in=7, items_out=7, stage=5),
+        _operator(12, "late.jsonl", "sink", 0, upstream=(11,), items_in=7, stage=5),
+    ),
+)
+
+_LOOP = JobSnapshot(
+    uuid="100b0000-0000-4000-8000-000000000011",
+    name="crawl",
+    status="running",
+    started=_NOON,
+    elapsed=61.0,
+    items=3,
+    rate=0.05,
+    operators=_placed(
+        _operator(0, "start pages", "source", 0, items_out=3),
+        _operator(1, "found links", "future", 0, upstream=(5,), items_in=18_020, items_out=18_020, rate=295.0),
+        _operator(2, "not seen", "filter", 0, upstream=(0, 1), items_in=18_023, items_out=812, rate=295.0, queued=310),
+        _operator(
+            3,
+            "fetch",
+            "async",
+            0,
+            upstream=(2,),
+            items_in=812,
+            items_out=790,
+            rate=13.3,
+            busy=0.98,
+            errors=22,
+            p50=0.21,
+            p99=1.9,
+        ),
+        _operator(4, "pages", "collect", 0, upstream=(3,), items_in=790, rate=13.3),
+        _operator(5, "links", "flatmap", 0, upstream=(3,), items_in=790, items_out=18_020, rate=13.3, busy=0.02),
+        _operator(6, "again", "future", 0, upstream=(7,), items_in=24, items_out=24, rate=0.4),
+        _operator(7, "wait a little", "map", 0, upstream=(3, 6), items_in=24, items_out=24, rate=0.4),
+    ),
+    dead_letters=(
+        DeadLetterView(
+            operator="fetch",
+            total=22,
+            rows=(
+                ("'https://example.org/a/very/long/way/down/to/a/page'", "TimeoutError: no answer within 5 s"),
+                ("'https://example.org/gone'", "HTTPError: 410 Gone"),
+                ("'https://example.org/größe?q=東京'", "UnicodeEncodeError: 'ascii' codec can't encode character"),
+            ),
+        ),
+    ),
+)
+
+_BACK_PRESSURE = JobSnapshot(
+    uuid="bac40000-0000-4000-8000-000000000012",
+    name="thumbnails",
+    status="running",
+    started=_NOON,
+    elapsed=18.4,
+    items=9_216,
+    rate=412.0,
+    total=40_000,
+    fraction=0.23,
+    eta=75.0,
+    operators=_placed(
+        _operator(0, "photos", "source", 0, items_out=9_216, rate=412.0, busy=0.05, blocked=0.91, stage=1),
+        _operator(
+            1,
+            "read",
+            "map",
+            0,
+            upstream=(0,),
+            items_in=9_216,
+            items_out=9_216,
+            rate=412.0,
+            busy=0.04,
+            blocked=0.91,
+            p50=0.000_11,
+            p99=0.000_94,
+            stage=1,
+        ),
+        _operator(
+            2,
+            "shrink to 256 pixels",
+            "map",
+            0,
+            upstream=(1,),
+            items_in=8_192,
+            items_out=8_188,
+            rate=396.0,
+            busy=0.99,
+            queued=1_024,
+            errors=4,
+            parallelism=4,
+            executor="process",
+            blocked=0.0,
+            p50=0.009_7,
+            p99=0.031,
+            stage=2,
+        ),
+        _operator(
+            3,
+            "model",
+            "batches",
+            0,
+            upstream=(2,),
+            items_in=8_100,
+            items_out=8_100,
+            rate=396.0,
+            busy=0.31,
+            queued=88,
+            executor="process",
+            p50=0.001_2,
+            p99=0.004,
+            stage=3,
+        ),
+        _operator(4, "thumbnails", "sink", 0, upstream=(3,), items_in=8_100, rate=396.0, busy=0.02, stage=4),
+        _operator(5, "sizes", "show", 0, upstream=(1,), items_in=9_216, rate=412.0, queued=3, parallelism=2, stage=5),
+    ),
+    dead_letters=(
+        DeadLetterView(
+            operator="shrink to 256 pixels",
+            total=4,
+            rows=tuple(
+                (f"Photo('IMG_{n}.jpg')", "UnidentifiedImageError: cannot identify image file") for n in range(4)
+            ),
+        ),
+    ),
+)
+
+_RESTARTING = JobSnapshot(
+    uuid="4e574a47-0000-4000-8000-000000000013",
+    name="flight delays",
+    status="restarting",
+    attempt=2,
+    started=_NOON,
+    elapsed=31.0,
+    waiting_for="the next attempt, in 4 s",
+    operators=_chain(done=0, rate=0, busy=False),
+    services=(ServiceView(name="model", type="DelayModel", state="running", calls=77),),
+    logs=_logs((9.1, "ERROR", "parse", "attempt 1 failed: ConnectionResetError: [Errno 104] Connection reset by peer")),
+    log_total=1,
+)
+
+_WIDE_MERGE = JobSnapshot(
+    uuid="fa000000-0000-4000-8000-000000000014",
+    name="twelve to one",
+    status="running",
+    elapsed=1.0,
+    operators=_placed(
+        _operator(0, "events", "source", 0, items_out=9_400),
+        *(_operator(i, f"shard {i}", "map", 0, upstream=(0,), items_in=9_400, items_out=9_400) for i in range(1, 13)),
+        _operator(13, "merge", "reduce", 0, upstream=(*range(1, 13), 0), items_in=112_800, items_out=112_800),
+        _operator(14, "sum", "collect", 0, upstream=(13,), items_in=112_800),
+        _operator(15, "everything", "sink", 0, upstream=(0, 1, 6, 13), items_in=112_800),
     ),
 )
 
@@ -446,4 +656,69 @@ SAMPLES: dict[str, JobSnapshot] = {
         notes=("There was nothing to run: the environment has no source.",),
     ),
     "long_names": _LONG_NAMES,
+    "merges": _MERGES,
+    "loop": _LOOP,
+    "back_pressure": _BACK_PRESSURE,
+    "restarting": _RESTARTING,
+    "second_attempt": msgspec.structs.replace(_RUNNING, attempt=2),
+    "wide_merge": _WIDE_MERGE,
 }
+
+_PLANNED: tuple[tuple[str, str, tuple[int, ...], int], ...] = (
+    ("flights.csv", "source", (), 1),
+    ("parse", "map", (0,), 1),
+    ("carrier", "keyby", (1,), 1),
+    ("cancelled", "filter", (1,), 1),
+    ("cancelled.jsonl", "sink", (3,), 1),
+    ("mean delay", "reduce", (2,), 2),
+    ("predict", "map", (5,), 3),
+    ("again", "future", (11,), 5),
+    ("settle", "map", (6, 7), 4),
+    ("delays", "show", (8,), 4),
+    ("not sure", "filter", (8,), 4),
+    ("look up", "async", (10,), 5),
+)
+
+FLIGHTS_PLAN = Explanation(
+    "delays by carrier",
+    (
+        StageLine(
+            1,
+            ("flights.csv", "parse", "carrier", "cancelled", "cancelled.jsonl"),
+            ("source", "map", "keyby", "filter", "sink"),
+        ),
+        StageLine(2, ("mean delay",), ("reduce",), 4, "thread", ((1, "hash"),), "4 instances by key 'carrier'"),
+        StageLine(3, ("predict",), ("map",), 4, "process", ((2, "rebalance"),), "4 instances, processes"),
+        StageLine(
+            4,
+            ("settle", "delays", "not sure"),
+            ("map", "show", "filter"),
+            inputs=((3, "gather"), (5, "feedback")),
+            why="merges 2 streams",
+        ),
+        StageLine(
+            5, ("look up", "again"), ("async", "future"), 4, "event loop", ((4, "forward"),), "event loop, 4 instances"
+        ),
+    ),
+    JobSnapshot(
+        uuid="",
+        name="delays by carrier",
+        status="created",
+        operators=_placed(
+            *(
+                _operator(
+                    id,
+                    name,
+                    kind,
+                    0,
+                    upstream=upstream,
+                    stage=stage,
+                    parallelism=4 if stage in (2, 3, 5) else 1,
+                    executor="process" if stage == 3 else "thread",
+                )
+                for id, (name, kind, upstream, stage) in enumerate(_PLANNED)
+            )
+        ),
+    ),
+)
+"""A plan with a shuffle by key, processes, a merge, a loop and event loops."""

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
-from sage_nb.notebook.html import render_html
-from tests.notebook.samples import INJECTION, SAMPLES
+from sage_nb.notebook import words
+from sage_nb.notebook.html import render_explanation, render_html
+from tests.notebook.samples import FLIGHTS_PLAN, INJECTION, SAMPLES
 
 _VOID = {"img"}
 # What JupyterLab keeps in notebooks that it does not trust, as far as it is used here.
@@ -65,7 +67,7 @@ def test_html_refers_to_nothing_outside(name: str) -> None:
 def test_text_of_the_users_stays_text() -> None:
     """Markup in names, results, logs and errors is shown as it was written."""
     page = _Page(render_html(SAMPLES["hostile"]))
-    assert page.text.count(INJECTION) >= 12
+    assert page.text.count(INJECTION) >= 15
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -106,7 +108,7 @@ def test_the_picture_is_in_the_image() -> None:
 def test_results_hold_the_last_twenty_rows() -> None:
     """A saved notebook stays small, and says what it leaves out."""
     html = render_html(SAMPLES["running"])
-    assert html.count("<td") == 20 * 4 + 6 * 7
+    assert html.count("<td") == 20 * 4 + 6 * len(words.columns(SAMPLES["running"].operators))
     assert "1,000,000 items, showing the last 20" in html
 
 
@@ -115,3 +117,41 @@ def test_a_job_that_was_not_over_says_so(name: str) -> None:
     """Who opens a saved notebook is not told that a job runs; an ended job needs no such words."""
     ended = SAMPLES[name].status in ("completed", "failed", "stopped")
     assert ("last saved" in render_html(SAMPLES[name])) is not ended
+
+
+def test_the_table_of_operators_has_what_the_live_view_has() -> None:
+    """Waiting, back-pressure, times and instances are there where there are any, and no empty column is."""
+    text = _Page(render_html(SAMPLES["back_pressure"])).text
+    assert all(said in text for said in ("Waiting", "1,024", "Blocked", "91 %", "9.7 ms", "4 in processes"))
+    simple = re.findall(r"<th[^>]*>([^<]*)</th>", render_html(SAMPLES["stopped"]))
+    assert simple == ["Operator", "Kind", "In", "Out", "Rate"]
+
+
+def test_dead_letters_are_a_table_of_items_and_errors() -> None:
+    """It says how many there are, and shows the last ones with why each failed."""
+    text = _Page(render_html(SAMPLES["loop"])).text
+    assert "Dead letters of fetch 22 items, showing the last 3" in text
+    assert "HTTPError: 410 Gone" in text
+
+
+def test_a_restart_is_said() -> None:
+    text = _Page(render_html(SAMPLES["restarting"])).text
+    assert "Restarting" in text
+    assert "attempt 2" in text
+    assert "Waiting for the next attempt, in 4 s" in text
+
+
+def test_a_plan_is_its_picture_above_its_text() -> None:
+    """Boxes say the stage in place of a counter, also in the text for those who do not see it."""
+    html = render_explanation(FLIGHTS_PLAN)
+    page = _Page(html)
+    assert page.tags == {"div", "img", "pre"}
+    assert str(FLIGHTS_PLAN) in page.text
+    assert page.attributes["alt"][0].startswith("Pipeline of 12 operators: flights.csv (source, stage 1), parse (map,")
+    assert "predict (map × 4 in processes, stage 3)" in page.attributes["alt"][0]
+    assert base64.b64decode(page.attributes["src"][0].partition(",")[2]).count(b">stage 1<") == 5
+
+
+def test_a_plan_without_operators_is_its_text() -> None:
+    empty = JobSnapshot(uuid="", name="<b>", status="created")
+    assert _Page(render_explanation(Explanation("<b>", (), empty))).text == "<b>: 0 operators in 0 stages, 0 tasks"

@@ -163,7 +163,10 @@ def test_env_is_bound_and_python_variables_are_not_expanded(shared: Kernel) -> N
     [
         ("%%sage_submit x --wiat\nenv.from_batch([1]).print()", "no option --wiat; did you mean --wait?"),
         ("%%sage_submit x --cleanup sometimes\nenv.from_batch([1]).print()", "invalid choice: 'sometimes'"),
-        ("%%sage_submit x --backend rya\nenv.from_batch([1]).print()", "backend 'rya' is not offered"),
+        (
+            "%%sage_submit x --backend rya\nenv.from_batch([1]).print()",
+            "there is no backend 'rya'; there are: processes, threads",
+        ),
         ("%%sage_submit x --timeout -1\nenv.from_batch([1]).print()", "timeout is a number of seconds above 0"),
         ("%%sage_submit x -o 1x\nenv.from_batch([1]).print()", "-o takes the name of a variable"),
         ("%%sage_submit x\n\n", "the cell is empty; declare a pipeline on env"),
@@ -379,6 +382,28 @@ def test_nothing_runs_on_after_the_last_job(shared: Kernel) -> None:
     shared.run(ENDLESS, cell_id="last")
     shared.run("job.stop();")
     assert shared.run("leftovers()").result == "[]"
+
+
+PLAN = """
+from sage_nb.jobs.explain import Explanation, StageLine
+from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
+Explanation("plan", (StageLine(1, ("a",), ("source",)),), JobSnapshot(
+    uuid="", name="plan", status="created", operators=(OperatorView(id=0, name="a", kind="source", col=0, row=0),)))
+"""
+
+
+def test_a_plan_is_shown_with_its_picture(kernel: Start) -> None:
+    """Where the extension is loaded; without it, the text is there."""
+    k = kernel()
+    (plain,) = k.run(PLAN).of("execute_result")
+    assert "text/html" not in plain["data"]
+    k.run("%load_ext sage_nb")
+    (shown,) = k.run(PLAN).of("execute_result")
+    assert shown["data"]["text/html"].count("<img") == 1
+    assert shown["data"]["text/plain"] == plain["data"]["text/plain"]
+    assert shown["data"]["text/plain"].startswith("plan: 1 operator in 1 stage, 1 task")
+    k.run("%unload_ext sage_nb")
+    assert "text/html" not in k.run(PLAN).of("execute_result")[0]["data"]
 
 
 def test_unload_takes_the_magics_away(kernel: Start) -> None:

@@ -104,3 +104,30 @@ def test_hostile_text_cannot_steer_the_terminal() -> None:
     """No escape character, no zero byte and no direction mark of the user's reaches the terminal."""
     text = render_text(SAMPLES["hostile"])
     assert not {"\x1b", "\x00", "\u202e"} & set(text)
+
+
+def test_metrics_are_there_where_there_is_room() -> None:
+    """At 120 columns all are shown; at 80 the least telling are left out and named."""
+    wide = render_text(SAMPLES["back_pressure"], 120).split("\n")
+    head = next(line for line in wide if line.startswith("operator"))
+    metrics = ["rate", "busy", "waiting", "blocked", "p50", "p99", "errors", "instances"]
+    assert head.split() == ["operator", "kind", "in", "out", *metrics]
+    shrink = next(line for line in wide if "shrink" in line)
+    assert shrink.endswith(" 396/s  99 %    1,024           9.7 ms   31 ms       4  4 in processes")
+    narrow = render_text(SAMPLES["back_pressure"], 80).split("\n")
+    assert "… and 4 more columns: blocked, p50, p99, instances" in narrow
+    assert "  ├ shrink to 256 pixels  map      8,192  8,188  396/s  99 %    1,024       4" in narrow
+
+
+def test_dead_letters_are_a_table() -> None:
+    """As results are: how many, and the last ones, each with why it failed."""
+    lines = render_text(SAMPLES["back_pressure"]).split("\n")
+    at = lines.index("Dead letters of shrink to 256 pixels: 4 items")
+    assert lines[at + 3] == "Photo('IMG_0.jpg')  UnidentifiedImageError: cannot identify image file"
+
+
+def test_a_restart_says_which_attempt_is_next() -> None:
+    text = render_text(SAMPLES["restarting"])
+    assert text.startswith("◌ Restarting  flight delays  4e574a47\n  31 s · 0 items · attempt 2\n")
+    assert "Waiting for the next attempt, in 4 s" in text
+    assert render_line(SAMPLES["restarting"]) == "◌ Restarting  flight delays  attempt 2  0 items  31 s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import msgspec
 import pytest
 
 from sage_nb.jobs.snapshot import OperatorView, Status
@@ -33,6 +34,28 @@ from tests.notebook.samples import SAMPLES
 def test_durations_are_said_in_at_most_two_units(seconds: float, said: str) -> None:
     """The unit follows the size, and a duration never says more than has passed by more than half its last place."""
     assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-1.0, "0 ns"),
+        (0.0, "0 ns"),
+        (4.2e-9, "4.2 ns"),
+        (820e-9, "820 ns"),
+        (999.6e-9, "1 µs"),
+        (35.4e-6, "35 µs"),
+        (0.001_2, "1.2 ms"),
+        (0.031, "31 ms"),
+        (0.999_4, "999 ms"),
+        (0.999_6, "1.0 s"),
+        (2.4, "2.4 s"),
+        (90.0, "1 min 30 s"),
+    ],
+)
+def test_what_an_item_takes_is_said_in_the_unit_that_fits(seconds: float, said: str) -> None:
+    """Two or three figures, from nanoseconds to minutes."""
+    assert words.short_time(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -101,9 +124,62 @@ def test_an_operators_counter_has_an_arrow_only_where_in_and_out_differ() -> Non
 
 def test_facts_say_the_total_while_it_is_ahead_and_the_mean_at_the_end() -> None:
     """A running job is `n of total`; an ended one has a mean rate."""
-    assert words.facts(SAMPLES["running"]) == ["24 s", "775,000 of 1,250,000 items", "31 k/s", ""]
-    assert words.facts(SAMPLES["completed"]) == ["40 s", "1,250,000 items", "31 k/s on average", ""]
-    assert words.facts(SAMPLES["endless"])[-1] == "in processes"
+    assert words.facts(SAMPLES["running"]) == ["24 s", "775,000 of 1,250,000 items", "31 k/s", "", ""]
+    assert words.facts(SAMPLES["completed"]) == ["40 s", "1,250,000 items", "31 k/s on average", "", ""]
+    assert words.facts(SAMPLES["endless"])[3] == "in processes"
+
+
+def test_facts_name_the_attempt_from_the_second_on() -> None:
+    """A job that was never restarted has no word about attempts."""
+    assert words.facts(SAMPLES["second_attempt"])[-1] == "attempt 2"
+    assert words.facts(SAMPLES["running"])[-1] == ""
+
+
+def test_a_simple_pipeline_has_a_simple_table() -> None:
+    """Columns that would be empty for every operator are left out; no column is for what never happens."""
+    heads = [column.head for column in words.columns((_op("source", 0, 5), _op("sink", 5, 0)))]
+    assert heads == ["Operator", "Kind", "In", "Out", "Rate"]
+    assert words.columns(()) == [words.Column(head, head in ("In", "Out", "Rate"), []) for head in heads]
+
+
+def test_a_column_is_there_as_soon_as_one_operator_has_something_to_say() -> None:
+    """Every metric has its column, in a fixed order, and is blank where there is nothing."""
+    busy = OperatorView(
+        id=1,
+        name="x",
+        kind="interval_join",
+        col=1,
+        row=0,
+        busy=0.5,
+        queued=1_024,
+        blocked=0.25,
+        p50=0.000_5,
+        p99=0.004,
+        errors=3,
+        late=7,
+        parallelism=4,
+        executor="process",
+        where="Cell In[1], line 2",
+    )
+    found = {column.head: column.cells for column in words.columns((_op("source", 0, 5), busy))}
+    assert list(found.items())[5:] == [
+        ("Busy", ["", "50 %"]),
+        ("Waiting", ["", "1,024"]),
+        ("Blocked", ["", "25 %"]),
+        ("p50", ["", "500 µs"]),
+        ("p99", ["", "4 ms"]),
+        ("Errors", ["", "3"]),
+        ("Late", ["", "7"]),
+        ("Instances", ["", "4 in processes"]),
+        ("Declared in", ["", "Cell In[1], line 2"]),
+    ]
+    assert found["Kind"] == ["source", "interval join"]
+
+
+def test_a_trace_of_back_pressure_is_no_column() -> None:
+    """Less than one percent is not worth a column; one percent is."""
+    assert "Blocked" not in [c.head for c in words.columns((msgspec.structs.replace(_op("map", 1, 1), blocked=0.009),))]
+    assert "Blocked" in [c.head for c in words.columns((msgspec.structs.replace(_op("map", 1, 1), blocked=0.01),))]
 
 
 def test_every_state_has_a_word_and_a_mark_of_its_own_kind() -> None:

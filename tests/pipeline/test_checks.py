@@ -16,7 +16,10 @@ from sage_nb import (
     MapFunction,
     PipelineError,
     SageError,
+    Session,
     SignatureError,
+    Sliding,
+    Tumbling,
 )
 from tests.support import counts, ran
 
@@ -56,6 +59,10 @@ async def coroutine(item: Any) -> Any:
     return item
 
 
+def pair(env: LocalEnvironment) -> Any:
+    return env.from_batch([1]).connect(env.from_batch([2]))
+
+
 async def async_items() -> Any:
     yield 1
 
@@ -90,8 +97,9 @@ REFUSED: list[tuple[Declare, type[SageError], str]] = [
     (lambda env: env.from_batch([1]).map(None), SignatureError, "not NoneType"),
     (lambda env: env.from_batch([1]).map(NeedsTwo(1, 2)), SignatureError, r"map\(NeedsTwo, \.\.\.\)"),
     (lambda env: env.from_batch([1]).map(ForgotExecute), SignatureError, r"does not define execute\(\)"),
-    (lambda env: env.from_batch([1]).map(coroutine), SignatureError, "coroutine"),
-    (lambda env: env.from_batch([1]).map(AsyncExecute), SignatureError, "coroutine"),
+    (lambda env: env.from_batch([1]).filter(coroutine), SignatureError, "coroutine function.*map_async"),
+    (lambda env: env.from_batch([1]).flatmap(AsyncExecute), SignatureError, "coroutine"),
+    (lambda env: env.from_batch([1]).map_async(len), SignatureError, "len is not a coroutine function; use map"),
     (lambda env: env.from_batch([1]).map(str.upper, 1), SignatureError, "lambda or functools.partial"),
     # constructors
     (lambda env: env.from_batch([1]).map(NeedsTwo, 1), SignatureError, "second"),
@@ -123,11 +131,45 @@ REFUSED: list[tuple[Declare, type[SageError], str]] = [
     (lambda env: env.from_batch([1]).take(True), PipelineError, "not True"),
     (lambda env: env.from_batch([1]).show("r", rows=0), PipelineError, "1 or more"),
     # what this version does not have
-    (lambda env: env.from_batch([1]).map(NeedsTwo, 1, 2, parallelism=4), PipelineError, "'parallelism' is reserved"),
-    (lambda env: env.from_batch([1]).map(NeedsTwo, 1, 2, executor="process"), PipelineError, "'executor'"),
     (lambda env: env.from_batch(Nothing, ray={}), PipelineError, "'ray'"),
     (lambda env: env.register_service("s", Nothing, remote=True), PipelineError, "Ray"),
+    # how an operator runs
+    (lambda env: env.from_batch([1]).map(int, parallelism=0), PipelineError, "number of instances, 1 or more, not 0"),
+    (lambda env: env.from_batch([1]).map(int, parallelism=True), PipelineError, "not True"),
+    (lambda env: env.from_batch([1]).map(int, executor="gpu"), PipelineError, "'thread' or 'process', not 'gpu'"),
+    (lambda env: env.from_batch([1]).map(int, on_error="ignore"), PipelineError, "'skip' or 'dead_letter'"),
+    (lambda env: env.from_batch([1]).map(int, ordered=False), PipelineError, "'ordered' is reserved"),
+    (lambda env: env.from_batch([1]).map_async(coroutine, concurrency=0), PipelineError, "1 or more, not 0"),
+    (lambda env: env.from_batch([1]).map_async(coroutine, item_timeout=0), PipelineError, "above 0"),
+    (lambda env: env.from_batch([1], parallelism=2), PipelineError, "only a class can have several instances"),
+    (lambda env: env.from_batch([1], on_error="skip"), PipelineError, "on_error is for operators"),
+    # keys and windows
+    (lambda env: env.from_batch([1]).keyby(int, strategy="random"), PipelineError, "'round_robin', not 'random'"),
+    (lambda env: env.from_batch([1]).keyby(int).reduce(lambda x: x), SignatureError, "two arguments"),
+    (lambda env: env.from_batch([1]).keyby(int).count(expire_after=0), PipelineError, "above 0"),
+    (lambda env: env.from_batch([1]).window(5), SignatureError, r"takes Tumbling\(...\)"),
+    (lambda env: env.from_batch([1]).window(Tumbling(5), lateness=1), PipelineError, "need an event_time"),
+    (lambda env: env.from_batch([1]).window(Tumbling(5), event_time=two), SignatureError, "event_time is called with"),
+    (lambda env: env.from_batch([1]).window(Tumbling(5)).late("late"), PipelineError, "without an event_time"),
+    (lambda env: env.from_batch([1]).window(Tumbling(5)).aggregate("median"), PipelineError, "there is no 'median'"),
+    (lambda env: env.from_batch([1]).window(Tumbling(5)).count(parallelism=2), PipelineError, "call keyby"),
+    (lambda env: Tumbling(0), PipelineError, "above 0"),
+    (lambda env: Sliding(1, 2), PipelineError, "would leave items out"),
+    (lambda env: Session("1"), PipelineError, "timedelta"),
+    # several streams
+    (lambda env: env.from_batch([1]).connect([2]), SignatureError, "takes streams, not list"),
+    (lambda env: env.from_batch([1]).connect(), SignatureError, "at least one other"),
+    (lambda env: env.from_batch([1]).connect(LocalEnvironment("b").from_batch([1])), PipelineError, "another environ"),
+    (lambda env: pair(env).comap(Nothing), SignatureError, r"has no map0\(\)"),
+    (lambda env: pair(env).comap(two), SignatureError, "takes a class with map0"),
+    (lambda env: pair(env).join(NeedsTwo, 1, 2), PipelineError, "has no key; call keyby"),
+    (lambda env: env.from_batch([1]).fill_future(env.from_batch([1])), SignatureError, "what from_future"),
+    (lambda env: env.from_batch([1]).map_batches(len, size=0), PipelineError, "1 or more, not 0"),
+    (lambda env: env.from_batch([1]).map_batches(len, format="polars"), PipelineError, "not 'polars'"),
     # services
+    (lambda env: env.register_pipeline("s", Nothing), SignatureError, "takes an environment"),
+    (lambda env: env.register_pipeline("s", LocalEnvironment("b")), PipelineError, "takes no requests"),
+    (lambda env: env.from_batch([1]).keyby(int).reply(), PipelineError, "request's number"),
     (lambda env: env.register_service("s", two), SignatureError, "register_service_factory"),
     (lambda env: env.register_service("s", Nothing()), SignatureError, "give the class itself"),
     (lambda env: env.register_service("s", NeedsTwo, 1), SignatureError, "second"),
@@ -173,7 +215,11 @@ def test_what_was_refused_leaves_the_pipeline_as_it_was() -> None:
         ({"config": {"service_stop_timout": 1}}, "did you mean 'service_stop_timeout'"),
         ({"config": {"service_stop_timeout": 0}}, "above 0"),
         ({"config": {"service_stop_timeout": "1"}}, "number of seconds"),
-        ({"backend": "ray"}, "there is: threads"),
+        ({"backend": "thread"}, "did you mean 'threads'"),
+        ({"config": {"inline": 1}}, "inline is True or False"),
+        ({"config": {"fault_tolerance": "fixed"}}, "a dict with a strategy"),
+        ({"config": {"fault_tolerance": {"strategy": "fixed", "atempts": 3}}}, "has no 'atempts'"),
+        ({"config": {"fault_tolerance": {"strategy": "fixed", "attempts": -1}}}, "whole number, 0 or more"),
     ],
 )
 def test_an_environment_refuses_unknown_settings(options: dict[str, Any], message: str) -> None:

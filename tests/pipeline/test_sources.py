@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from sage_nb import BatchFunction, DataStream, LocalEnvironment, PipelineError, SourceFunction, StopSignal, SubmitError
+from sage_nb.pipeline.sources import ChunkSource, ParquetSource, Reader
 from tests.support import LIMIT, endless, ran, submitted
 
 
@@ -373,6 +375,129 @@ def test_a_dataframe_with_two_columns_of_one_name_is_refused() -> None:
     frame = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(PipelineError, match="two columns are called 'a'"):
         LocalEnvironment("twice").from_dataframe(frame)
+
+
+def test_an_index_with_a_name_is_a_column() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"n": [1, 2]}, index=pd.Index(["a", "b"], name="k"))
+    assert ran(lambda env: env.from_dataframe(frame)) == [{"k": "a", "n": 1}, {"k": "b", "n": 2}]
+
+
+# Arrays and tables
+
+
+@pytest.mark.parametrize("method", ["from_batch", "from_collection", "from_source"])
+def test_an_array_gives_python_values(method: str) -> None:
+    np = pytest.importorskip("numpy")
+    got = ran(lambda env: getattr(env, method)(np.arange(10_001)))
+    assert got == list(range(10_001))
+    assert {type(item) for item in got} == {int}
+
+
+def test_an_array_of_two_axes_gives_its_rows() -> None:
+    np = pytest.importorskip("numpy")
+    assert [item.tolist() for item in ran(lambda env: env.from_batch(np.eye(2)))] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_a_series_gives_its_values_and_a_table_its_rows() -> None:
+    pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    assert ran(lambda env: env.from_batch(pd.Series([1, 2]))) == [1, 2]
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    assert ran(lambda env: env.from_batch(table)) == [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
+    assert ran(lambda env: env.from_batch(table["a"])) == [1, 2]
+
+
+def test_a_dataframe_is_still_refused_where_its_column_names_would_be_the_items() -> None:
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(PipelineError, match="use from_dataframe"):
+        LocalEnvironment("frame").from_batch(pd.DataFrame({"a": [1]}))
+
+
+def opened(source: Any) -> Reader:
+    return source.open(lambda *_: None)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("size", "lengths"), [(4, [4, 4, 2]), (None, [10]), (100, [10])])
+def test_chunks_of_an_array_are_views_that_cannot_be_written_through(size: int | None, lengths: list[int]) -> None:
+    """What an operator does to its batch is not done to the user's array, which may be submitted again."""
+    np = pytest.importorskip("numpy")
+    array = np.arange(10)
+    reader = opened(ChunkSource(array))
+    assert reader.total == 10
+    assert reader.chunks is not None
+    chunks = list(reader.chunks(size))
+    assert [len(chunk) for chunk in chunks] == lengths
+    assert all(np.shares_memory(chunk, array) for chunk in chunks)
+    with pytest.raises(ValueError, match="read-only"):
+        chunks[0] += 1
+    array += 1
+
+
+def test_what_is_done_to_the_chunks_of_a_frame_is_not_done_to_the_frame() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1, 2, 3]})
+    reader = opened(ChunkSource(frame))
+    assert reader.chunks is not None
+    first, second = reader.chunks(2)
+    first.loc[:, "a"] = 0
+    assert second["a"].tolist() == [3]
+    assert frame["a"].tolist() == [1, 2, 3]
+
+
+# Parquet
+
+
+def parquet_file(folder: Path, rows: list[dict[str, Any]], group: int = 1000) -> Path:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "in.parquet", row_group_size=group)
+    return folder / "in.parquet"
+
+
+def test_parquet_gives_a_dict_for_each_row(tmp_path: Path) -> None:
+    rows = [{"n": n, "s": None if n % 3 else f"é{n}", "t": datetime(2024, 1, 2)} for n in range(10_000)]
+    path = parquet_file(tmp_path, rows)
+    job = submitted(lambda env: env.from_parquet(path))
+    assert list(job.results["out"]) == rows
+    assert job.snapshot().operators[0].name == "in.parquet"
+    assert ran(lambda env: env.from_parquet(str(path), columns=["t", "n"]))[0] == {"t": datetime(2024, 1, 2), "n": 0}
+
+
+def test_the_rows_of_a_parquet_file_are_counted_before_they_are_read(tmp_path: Path) -> None:
+    reader = opened(ParquetSource(str(parquet_file(tmp_path, [{"n": n} for n in range(10)], group=3))))
+    assert reader.total == 10
+    assert reader.chunks is not None
+    assert reader.close is not None
+    chunks = list(reader.chunks(4))
+    assert [type(chunk).__name__ for chunk in chunks] == ["RecordBatch"] * len(chunks)
+    assert [n for chunk in chunks for n in chunk["n"].to_pylist()] == list(range(10))
+    reader.close()
+
+
+def test_what_is_no_parquet_file_is_told_when_the_job_opens_it(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with pytest.raises(FileNotFoundError, match=r"none\.parquet"):
+        ran(lambda env: env.from_parquet(tmp_path / "none.parquet"))
+    with pytest.raises(IsADirectoryError):
+        ran(lambda env: env.from_parquet(tmp_path))
+    (tmp_path / "text").write_text("a,b\n1,2\n")
+    with pytest.raises(PipelineError, match="text is no Parquet file, or a damaged one"):
+        ran(lambda env: env.from_parquet(tmp_path / "text"))
+
+
+def test_columns_that_are_not_there_are_told_with_those_that_are(tmp_path: Path) -> None:
+    path = parquet_file(tmp_path, [{"a": 1, "b": 2}])
+    with pytest.raises(PipelineError, match="has no column 'c'; there are: a, b"):
+        ran(lambda env: env.from_parquet(path, columns=["a", "c"]))
+    for columns in ("a", [], ["a", "a"], [1], 5):
+        with pytest.raises(PipelineError, match="from_parquet: columns is a list"):
+            LocalEnvironment("columns").from_parquet(path, columns=columns)  # type: ignore[arg-type]
+
+
+def test_two_columns_of_one_name_in_a_parquet_file_are_refused(tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table([[1], [2]], names=["a", "a"]), tmp_path / "twice")
+    with pytest.raises(PipelineError, match="two columns are called 'a'"):
+        ran(lambda env: env.from_parquet(tmp_path / "twice"))
 
 
 # Used up
