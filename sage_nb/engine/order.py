@@ -101,7 +101,8 @@ _TURNS = 16
 def in_order(inbox: Inbox, order: Order) -> Iterator[list[Any]]:
     """What comes from the processes, in the order in which the items went to them, in lists of what is at hand.
 
-    A process tells how many items it is through with after it has sent what came of them.
+    A process tells how many items it is through with after it has sent what came of them. That it sent what came of a
+    later item says as much: it may send no more before some of this is taken.
     """
     lanes = inbox.lanes
     while True:
@@ -110,10 +111,12 @@ def in_order(inbox: Inbox, order: Order) -> Iterator[list[Any]]:
         taken: list[tuple[Lane, int]] = []
         while order.turns and len(ready) < BATCH:
             at, end = order.turns[0]
-            through = order.done(at) >= end
+            lane = lanes[at]
+            through = order.done(at) >= end  # read first: by then, all that came of them is here
             before = len(ready)
-            ready += _up_to(lanes[at], end)
-            taken.append((lanes[at], len(ready) - before))
+            ready += _up_to(lane, end)
+            taken.append((lane, len(ready) - before))
+            through = through or bool(lane.items)  # what is left came of items after `end`
             if not through:
                 break
             order.turns.popleft()
