@@ -38,11 +38,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measurement of sage_nb."""
+    """One measurement of sage_nb, or, without a bound, of what this machine can do."""
 
     id: str
     label: str
-    bound: Bound
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ WORKS: Sequence[Work] = (
     ),
     Work(
         "W6  200 × 20 ms of pure Python on 2 processes; ratio: times faster than one after the other",
-        (Row("W6", "sage_nb", Bound(1.9, least=True)),),
+        (Row("W6", "sage_nb", Bound(1.9, least=True)), Row("W6m", "two bare processes, half each")),
         ("joblib", "ray"),
     ),
     Work(
@@ -95,12 +95,13 @@ WORKS: Sequence[Work] = (
         (
             Row("W7", "sage_nb without a service", Bound(0.2e-3, "value")),
             Row("W7s", "sage_nb with a service", Bound(0.4e-3, "value")),
+            Row("W7m", "a thread that sets an event"),
         ),
         ("streamz", "bytewax", "dask"),
         "ms",
     ),
     Work("W8  W1's arithmetic on a numpy array, 65,536 at a time, beside numpy", (Row("W8", "sage_nb", Bound(1.3)),)),
-    Work("Live view on, beside off, 12 M ints", (Row("view", "sage_nb", Bound(1.05)),)),
+    Work("Live view on, beside off, 30 M ints", (Row("view", "sage_nb", Bound(1.05)),)),
     Work(
         "Resident memory while 20 M items pass: largest change",
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,13 @@ def w7(*, service: bool) -> Callable[[], object]:
     return lambda: env.submit(autostop=True)
 
 
+def thread() -> None:
+    """What every job does besides its work: begin a thread, and hear of its end."""
+    ended = threading.Event()
+    threading.Thread(target=ended.set, daemon=True).start()
+    ended.wait()
+
+
 def w8(array: Any) -> int:
     sink = Sum()
     env = LocalEnvironment("w8")
@@ -115,8 +123,10 @@ WORKS = {
     "W4k": partial(words.beside_keyed, w4_keyed),
     "W5": partial(awaits.beside, w5),
     "W6": partial(cpu.beside, w6),
+    "W6m": cpu.beside_bare,
     "W7": lambda runs: latency(partial(w7, service=False)),
     "W7s": lambda runs: latency(partial(w7, service=True)),
+    "W7m": lambda runs: latency(lambda: thread),
     "W8": partial(arrays.beside, w8),
     "view": view_on_and_off,
     "memory": lambda runs: through_one_loop(),

@@ -22,7 +22,7 @@ from benchmarks.measure import side_by_side
 
 def run(live):
     env = LocalEnvironment("viewed")
-    env.from_batch(range(12_000_000)).map(lambda x: x + 1).filter(lambda x: x % 2).map(lambda x: x * 3).show("last")
+    env.from_batch(range(30_000_000)).map(lambda x: x + 1).filter(lambda x: x % 2).map(lambda x: x * 3).show("last")
     job = env.submit()
     if live:
         show_job(job, get_ipython(), live=True)
@@ -34,7 +34,7 @@ print("FIGURE " + json.dumps(dataclasses.asdict(figure)))
 
 
 def view_on_and_off(runs: int) -> Figure:
-    """W1 on 12 M items, with a live view and without."""
+    """W1 on 30 M items, with a live view and without."""
     manager, client = start_new_kernel(kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"])
     said = ""
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 
 from benchmarks.measure import Figure, seconds, side_by_side
 
-__all__ = ["PIECES", "PROCESSES", "beside", "spin"]
+__all__ = ["PIECES", "PROCESSES", "beside", "beside_bare", "serve", "spin"]
 
 PIECES = 200
 PROCESSES = 2
@@ -26,6 +28,42 @@ def calibrate() -> int:
     probe = 200_000
     once = statistics.median(seconds(lambda: spin(probe)) for _ in range(15))
     return int(probe * _SECONDS / once)
+
+
+def beside_bare(runs: int) -> Figure:
+    """Two processes that are up when the clock starts, and do half of the pieces each."""
+    rounds = calibrate()
+    halves = [[rounds + n for n in range(PIECES)][k::PROCESSES] for k in range(PROCESSES)]
+    code = "from benchmarks.works.cpu import serve; serve({!r})"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code.format(half)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for half in halves
+    ]
+
+    def both() -> bool:
+        pipes = [(one.stdin, one.stdout) for one in started]
+        for asked, _ in pipes:
+            assert asked is not None
+            asked.write(b"\n")
+            asked.flush()
+        return all(answer is not None and answer.readline() for _, answer in pipes)
+
+    def one_by_one() -> bool:
+        return sum(len([spin(n) for n in half]) for half in halves) == PIECES
+
+    try:
+        return side_by_side(both, one_by_one, runs, faster=True)
+    finally:
+        for one in started:
+            one.communicate()
+
+
+def serve(pieces: list[int]) -> None:
+    """Do the pieces once for each line read."""
+    for _ in sys.stdin:
+        for n in pieces:
+            spin(n)
+        print("done", flush=True)
 
 
 def beside(run: Callable[[list[int]], list[int]], runs: int) -> Figure:
