@@ -11,12 +11,14 @@
     ├── JobStateError          (RuntimeError)    the job's state does not allow this
     ├── JobTimeout             (TimeoutError)    the job ran longer than its `timeout`
     ├── ItemTimeout            (TimeoutError)    an awaited item took longer than its `item_timeout`
-    ├── WorkerError            (RuntimeError)    a worker process ended while it was needed
+    ├── WorkerError            (RuntimeError)    a worker process or an actor ended while it was needed
+    ├── ClusterError           (RuntimeError)    the Ray cluster cannot be had, or is lost
     ├── RemoteError                              an exception of another process that cannot be rebuilt here
     └── ServiceError           (RuntimeError)
         ├── ServiceNotFoundError  (LookupError)
         ├── ServiceMethodError    (AttributeError)
         ├── ServiceTimeout        (TimeoutError)
+        ├── ServiceDiedError                     the actor of a service has died
         └── ServiceStoppedError
 
 A failure in the user's own code is never wrapped: it keeps its type, and notes say which operator, item and
@@ -26,6 +28,7 @@ line it came from.
 from __future__ import annotations
 
 __all__ = [
+    "ClusterError",
     "DuplicateNameError",
     "ItemTimeout",
     "JobNotFoundError",
@@ -35,6 +38,7 @@ __all__ = [
     "PipelineError",
     "RemoteError",
     "SageError",
+    "ServiceDiedError",
     "ServiceError",
     "ServiceMethodError",
     "ServiceNotFoundError",
@@ -95,7 +99,11 @@ class JobTimeout(SageError, TimeoutError):
 
 
 class WorkerError(SageError, RuntimeError):
-    """A worker process ended while it was needed."""
+    """A worker process, or an actor on Ray, ended while it was needed."""
+
+
+class ClusterError(SageError, RuntimeError):
+    """The Ray cluster cannot be reached, cannot give what is asked for, or is lost."""
 
 
 class RemoteError(SageError):
@@ -135,3 +143,7 @@ class ServiceTimeout(ServiceError, TimeoutError):
 
 class ServiceStoppedError(ServiceError):
     """The service is not running: it was called before its start or after its stop."""
+
+
+class ServiceDiedError(ServiceError):
+    """The actor of a service has died. Whether the call had an effect before is not known."""

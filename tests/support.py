@@ -104,17 +104,23 @@ class Script:
         self._process.kill()
         self._process.communicate()
 
-    def wait_for(self, line: str) -> None:
-        """Read up to a line."""
+    def wait_for(self, line: str) -> list[str]:
+        """Read up to a line; the lines before it."""
         assert self._process.stdout is not None
+        before: list[str] = []
         for got in self._process.stdout:
             if got.decode().strip() == line:
-                return
+                return before
+            before.append(got.decode().strip())
         raise AssertionError(f"ended without the line {line!r}: {self._process.communicate()}")
 
     def interrupt(self) -> None:
         """Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it at once, and at nobody's asking."""
+        self._process.kill()
 
     def end(self, limit: float = LIMIT) -> tuple[int, list[str], str]:
         """Wait for its end: the exit code, the lines not yet read, and what went to stderr."""

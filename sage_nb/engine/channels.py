@@ -484,7 +484,7 @@ class Inbox:
                 return
             for lane in self.lanes:
                 if not lane.closed:
-                    lane.limit = 0 if asleep else BATCH - 1
+                    lane.limit = 0 if asleep else min(BATCH, lane.capacity) - 1
             if any(self._has_news(lane) for lane in self.lanes if not lane.over):
                 return
             self.wake.wait(timeout)

@@ -21,9 +21,10 @@ import contextvars
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 from sage_nb.engine.failure import Failure, add_note, explain, headline
 from sage_nb.engine.letters import DeadLetters
@@ -37,14 +38,19 @@ from sage_nb.engine.task import Attempt, Task
 from sage_nb.engine.wiring import wire
 from sage_nb.errors import JobStateError, JobTimeout
 from sage_nb.pipeline.context import current
-from sage_nb.pipeline.graph import Graph, Operator
+from sage_nb.pipeline.graph import Graph, Operator, ServiceSpec
+from sage_nb.pipeline.placement import RayOptions
 from sage_nb.pipeline.restarts import Restarts
+
+if TYPE_CHECKING:
+    from sage_nb.engine.onray.cluster import Lease
+    from sage_nb.engine.onray.services import RemoteService
 
 __all__ = ["ENDED", "SOURCE_GRACE", "Cleanup", "Dispatcher"]
 
 
 def _task(stage: Stage, index: int, attempt: Attempt) -> Task:
-    if stage.place == "process":
+    if stage.place != "thread":
         from sage_nb.engine.hosted import HostedTask
 
         return HostedTask(stage, index, attempt)
@@ -83,6 +89,7 @@ class Dispatcher:
         on_change: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        ray: dict[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.operators = tuple(graph.operators)
@@ -108,6 +115,9 @@ class Dispatcher:
         self.services_host = ServiceHost(graph.services, self.log, self.stop_event.is_set, service_stop_timeout)
         self.dead_letters = DeadLetters(graph.operators, on_error)
         self.all_tasks = wire(plan, self, _task)
+        self.lease: Lease | None = None
+        """The job's part in the Ray cluster, where something of it runs there."""
+        self._ray = ray or {}
         self._restarts = restarts
         self._next_at = 0.0
         self._unwanted: dict[Task, float] = {}
@@ -173,6 +183,8 @@ class Dispatcher:
     def waiting_for(self) -> str | None:
         """What a start or a stop is waiting for at this moment."""
         step, starting = self._step, self.services_host.at
+        if self.lease is not None and not self.lease.ready.is_set():
+            return "Ray to start"
         if step is not None:
             return f"service {step.service.name!r}: {step.what}"
         if self.status == "restarting":
@@ -351,7 +363,7 @@ class Dispatcher:
 
     def _work(self) -> None:
         def duty() -> None:
-            if self._start_services():
+            if self._connect() and self._start_services():
                 self._run_tasks(0)
                 self._go_on(0)
             else:
@@ -361,7 +373,7 @@ class Dispatcher:
 
     def _go_on(self, generation: int) -> None:
         """The tasks have ended: run them anew where a strategy says so, else end."""
-        while self._begins_anew(generation):
+        while self._begins_anew(generation) and self._connect():
             self._run_tasks(generation)
         self._finish(generation)
 
@@ -411,6 +423,47 @@ class Dispatcher:
                 self._steps = deque()
                 self._conclude()
             self._tell(self._on_end)
+
+    def _connect(self) -> bool:
+        """Have the Ray cluster there, where stages or services run on it. False where that failed, or a stop came."""
+        if not self.plan.actors() and not any(service.spec.remote for service in self.services_host):
+            return True
+        if self.lease is not None and self.lease.lost is None:
+            return True
+        from sage_nb.engine.onray.cluster import acquire
+
+        self.lease = lease = acquire(self._ray, lambda lost: self.fail(explain(lost, "the cluster")))
+        while not lease.ready.wait(_TICK):
+            if self.stop_event.is_set():
+                return False
+        try:
+            if lease.error is not None:
+                raise lease.error
+            from sage_nb.engine.onray.hosting import check_resources  # not before: it imports Ray, which takes long
+
+            check_resources(lease, self._asked())
+        except Exception as exc:  # noqa: BLE001 - whatever Ray says, the job has failed
+            self.fail(explain(exc, "connecting to Ray"))
+            return False
+        self.services_host.remote = partial(self._make_remote, lease)
+        return True
+
+    def _asked(self) -> Iterator[tuple[str, int, RayOptions | None]]:
+        for stage in self.plan.actors():
+            yield f"{stage.operators[0].kind} {stage.name!r}", stage.parallelism, stage.ray
+        for service in self.services_host:
+            if service.spec.remote:
+                yield f"service {service.name!r}", 1, service.spec.ray
+
+    def _make_remote(self, lease: Lease, spec: ServiceSpec) -> RemoteService:
+        from sage_nb.engine.onray.services import RemoteService
+
+        names = frozenset(self.service_names())
+        return RemoteService(spec, lease, self.services_host, names, self.log, self.thread_context)
+
+    def _let_go(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
 
     def _start_services(self) -> bool:
         try:
@@ -550,6 +603,7 @@ class Dispatcher:
         self.services_host.settle()
         if not self.done.is_set():
             self._end()
+        self._let_go()
         self.clean.set()
         self._wake.notify_all()
         self._tell(self._on_change)
@@ -561,6 +615,7 @@ class Dispatcher:
             self._outcome = "failed"
         self._set_status(self._outcome)
         if not self._kept:
+            self._let_go()
             self.clean.set()
         self.done.set()
         self._wake.notify_all()

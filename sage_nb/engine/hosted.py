@@ -9,29 +9,33 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sage_nb.engine.channels import BATCH, Inbox, Lane
+from sage_nb.engine.answering import Answers
+from sage_nb.engine.channels import Inbox, Lane
 from sage_nb.engine.child import Child, start
 from sage_nb.engine.failure import Failure, add_note, cells, describe_site, explain
 from sage_nb.engine.loops import Counts, LoopEnded
-from sage_nb.engine.shipping import Known, dumps, dumps_items, loads_items
+from sage_nb.engine.pace import Pace
+from sage_nb.engine.shipping import Known, dumps, loads_items
 from sage_nb.engine.stages import Stage, is_pool
 from sage_nb.engine.task import Attempt, Position, Task
-from sage_nb.engine.travelled import dumps_exception, loads_exception
+from sage_nb.engine.travelled import loads_exception
 from sage_nb.engine.unshippable import captured_containers
-from sage_nb.engine.wire import WINDOW, Say, data, pack, read_data, unpack
-from sage_nb.errors import WorkerError
+from sage_nb.engine.wire import ACTOR_WINDOW, WINDOW, Say, data, pack, read_data, unpack
+from sage_nb.errors import ClusterError, WorkerError
 from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.graph import Site
 from sage_nb.pipeline.windows import WindowSpec
 
+if TYPE_CHECKING:
+    from sage_nb.engine.onray.hosting import Actor
+
 __all__ = ["HostedTask"]
 
-_CALLS = 8
+_ENTRY = "sage_nb.engine.worker:run"
 
 
 class HostedTask(Task):
@@ -39,7 +43,8 @@ class HostedTask(Task):
 
     def __init__(self, stage: Stage, index: int, attempt: Attempt) -> None:
         super().__init__(stage, index, attempt)
-        self._child: Child | None = None
+        self._child: Child | Actor | None = None
+        self._window = ACTOR_WINDOW if stage.place == "actor" else WINDOW
         self._known: Known = {}
         self._counted = [Counts(0, 0)] * len(stage.members)
         self._where = Position(None, [], None)
@@ -54,7 +59,8 @@ class HostedTask(Task):
         self._begun = False
         self._dropped = 0
         self._told: dict[Lane, int] = {}
-        self._calls: ThreadPoolExecutor | None = None
+        self._paces: dict[Lane, Pace] = {}
+        self._answers = Answers(self.name, lambda: attempt.services_host, self._known)
         self._done = False
         self._failed = False
 
@@ -66,13 +72,13 @@ class HostedTask(Task):
             if self.index == 0:
                 self._warn_of_copies()
             order = dumps(self._order(), parts=self._parts(), known=self._known)
-            self._child = start("sage_nb.engine.worker:run", name=self._subject(), on_output=self._print)
+            self._child = self._start_child()
             self._child.send(Say.INIT, *order)
             for number, lanes in self.lanes.items():
                 for target, lane in enumerate(lanes):
                     lane.sender = self
-                    if not lane.feedback:  # the process keeps to `WINDOW`, and who reads from it is never held
-                        lane.shared, lane.capacity = False, 4 * WINDOW
+                    if not lane.feedback:  # the process keeps to the window, and who reads from it is never held
+                        lane.shared, lane.capacity = False, 4 * self._window
                         lane.on_taken = partial(self._tell_taken, number, target, lane)
                     lane.on_closed = partial(self._tell, Say.CLOSED, number, target)
             self._writer = threading.Thread(
@@ -87,6 +93,15 @@ class HostedTask(Task):
             self._crashed(exc)
             return False
         return not self._failed
+
+    def _start_child(self) -> Child | Actor:
+        lease = self.attempt.lease
+        if self.stage.place != "actor" or lease is None:
+            return start(_ENTRY, name=self._subject(), on_output=self._print)
+        from sage_nb.engine.onray.hosting import start as start_actor
+
+        spread = self.stage.parallelism > 1
+        return start_actor(_ENTRY, lease, self.stage.ray, name=self._subject(), spread=spread, on_output=self._print)
 
     def play(self, opened: bool) -> None:
         try:
@@ -111,8 +126,7 @@ class HostedTask(Task):
             child.close()
         if self._writer is not None:
             self._writer.join()
-        if self._calls is not None:
-            self._calls.shutdown(wait=False, cancel_futures=True)
+        self._answers.close()
         self._child = None
         with self._lock:
             self._gone = True
@@ -130,28 +144,36 @@ class HostedTask(Task):
             return
         self._failed = True
         op = self.stage.operators[0]
+        if isinstance(exc, ClusterError):
+            self.attempt.fail(explain(exc, "the cluster"))
+            return
         if isinstance(exc, WorkerError):
             add_note(exc, f"sage_nb: it ran {', '.join(repr(one.name) for one in self.stage.operators)}")
         self.attempt.fail(
-            explain(exc, f"the process of operator {op.name!r} ({op.kind})", operator=op.name, declared=op.site)
+            explain(exc, f"the {self._noun} of operator {op.name!r} ({op.kind})", operator=op.name, declared=op.site)
         )
 
     # What the process is told
 
     def _warn_of_copies(self) -> None:
         """A sink that fills a list of the user's fills a copy of it there."""
+        where = "an actor" if self.stage.place == "actor" else "a process"
         for op in self.stage.operators:
             if op.kind == "sink" and not op.spec.is_class and (names := captured_containers(op.spec.target)):
                 filled = ", ".join(names)
                 self.attempt.say(
-                    f"sink {op.name!r} runs in a process: it fills a copy of {filled}, not yours; use collect()",
+                    f"sink {op.name!r} runs in {where}: it fills a copy of {filled}, not yours; use collect()",
                     "WARNING",
                 )
 
     def _subject(self) -> str:
         op = self.stage.operators[0]
         number = f" {self.index + 1} of {self.stage.parallelism}" if self.stage.parallelism > 1 else ""
-        return f"the process{number} of {op.kind} {op.name!r}"
+        return f"the {self._noun}{number} of {op.kind} {op.name!r}"
+
+    @property
+    def _noun(self) -> str:
+        return self.stage.place
 
     def _parts(self) -> dict[str, Any]:
         return {f"operator {op.name!r} ({op.kind})": _what_travels(op.spec) for op in self.stage.operators}
@@ -166,6 +188,7 @@ class HostedTask(Task):
             "cells": cells(),
             "services": frozenset(self.attempt.service_names()),
             "pool": is_pool(self.stage),
+            "window": self._window,
             "inputs": [(lane.tag, lane.keys is not None, lane.marks is not None, lane.first) for lane in lanes],
             "outputs": {
                 number: [
@@ -183,8 +206,9 @@ class HostedTask(Task):
 
     def _tell_taken(self, number: int, target: int, lane: Lane) -> None:
         """Let the process send more. Called by whoever has taken items."""
-        gone = lane.taken + lane.dropped
-        if gone - self._told.get(lane, 0) >= WINDOW // 4:
+        gone, window = lane.taken + lane.dropped, self._pace(lane).window()
+        untold = gone - self._told.get(lane, 0)
+        if untold >= self._window // 4 or (window < self._window and untold and not lane.items):
             self._told[lane] = gone
             self._tell(Say.TAKEN, number, target, gone)
 
@@ -206,7 +230,7 @@ class HostedTask(Task):
                 elif not post.comes_to_rest():
                     post.wait(moments)
                     moments += 1
-        except WorkerError:
+        except (WorkerError, ClusterError):
             return  # who reads from it says so
         except BaseException as exc:  # noqa: BLE001 - an item that cannot travel is the job's failure
             self._crashed(exc)
@@ -226,8 +250,13 @@ class HostedTask(Task):
             return False
         for lane in inbox.by_rank():
             ended, mark = lane.ended, lane.watermark
-            while lane.items and (room := WINDOW - (lane.taken - lane.done)) > 0:
-                child.send(Say.DATA, *data((lane.origin,), (*lane.take(min(room, BATCH)), None), self._known))
+            pace = self._pace(lane)
+            while lane.items and (room := pace.window() - (lane.taken - lane.done)) > 0:
+                columns = lane.take(min(room, pace.at_once()))
+                frame = data((lane.origin,), (*columns, None), self._known)
+                pace.sent(len(columns[0]), frame)
+                pace.limit(lane)
+                child.send(Say.DATA, *frame)
                 lane.idles, sent = False, True
             if lane.items:
                 continue
@@ -258,7 +287,9 @@ class HostedTask(Task):
         elif kind == Say.COUNTS:
             self._take_counts(*unpack(buffers[0]))
         elif kind == Say.CALL:
-            self._call(buffers)
+            child = self._child
+            if child is not None:
+                self._answers.take(buffers, child.send)
         elif kind == Say.LOG:
             source, level, text = unpack(buffers[0])
             self.attempt.log.say(source, text, level)
@@ -277,9 +308,15 @@ class HostedTask(Task):
         elif kind == Say.DONE:
             self._done = True
 
-    @staticmethod
-    def _deliver(lane: Lane, buffers: list[Any]) -> None:
+    def _pace(self, lane: Lane) -> Pace:
+        found = self._paces.get(lane)
+        if found is None:
+            found = self._paces[lane] = Pace(self._window)
+        return found
+
+    def _deliver(self, lane: Lane, buffers: list[Any]) -> None:
         _, (items, keys, times, marks, sequence) = read_data(buffers)
+        self._pace(lane).sent(len(items), buffers)
         if lane.sequence is not None:
             lane.sequence.extend(sequence)
         lane.extend(items, keys, times, marks)
@@ -319,29 +356,6 @@ class HostedTask(Task):
         op = next(op for op in self.stage.operators if op.id == id)
         exc = loads_exception(buffers[count:])
         self.attempt.caught(op, policy, item, exc if isinstance(exc, Exception) else RuntimeError(str(exc)))
-
-    def _call(self, buffers: list[Any]) -> None:
-        """A function calls a service: it is called here, on a thread that is not the one which reads."""
-        number, name, method, timeout = unpack(buffers.pop(0))
-        if self._calls is None:
-            self._calls = ThreadPoolExecutor(_CALLS, thread_name_prefix=f"sage_nb calls of {self.name}")
-
-        def answer() -> None:
-            try:
-                args, kw = loads_items(buffers)
-                host = self.attempt.services_host
-                result = dumps_items(host.call(name, method, tuple(args), kw, timeout), self._known)
-                frame = (pack(number, True), *result)
-            except BaseException as exc:  # noqa: BLE001 - it belongs to whoever called
-                frame = (pack(number, False), *dumps_exception(exc, self._known))
-            child = self._child
-            if child is not None:
-                try:
-                    child.send(Say.REPLY, *frame)
-                except WorkerError:
-                    return
-
-        self._calls.submit(copy_context().run, answer)
 
     def _print(self, text: str) -> None:
         with self.attempt.thread_context():

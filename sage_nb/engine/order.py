@@ -21,15 +21,18 @@ class Order:
     """Shares the items of one stream among processes, and remembers in which order they went.
 
     How many a process has before it at once follows from how fast it is: about 50 ms of work, so that none is idle
-    while another has a long queue. Where that is many, each turn is a run of items.
+    while another has a long queue. Where that is many, each turn is a run of items. `far` says that they are actors.
     """
 
-    def __init__(self, lanes: list[Lane], sender: Sender) -> None:
+    def __init__(self, lanes: list[Lane], sender: Sender, *, far: bool = False) -> None:
         self._lanes = lanes
+        self._worth, self._turns = _FAR if far else _NEAR
         self._sender = sender
         self._room = threading.Condition()
         self._given = [0] * len(lanes)
         self._done = [0] * len(lanes)
+        self._counted = [0] * len(lanes)
+        self._spent = [0.0] * len(lanes)
         self._looked = [time.monotonic()] * len(lanes)
         self._allowed = [_FEW] * len(lanes)
         self._at = 0
@@ -64,9 +67,9 @@ class Order:
                 self._lanes[0].blocked += time.monotonic() - began
                 at = self._free()
             if self._given[at] == self._done[at]:
-                self._looked[at] = time.monotonic()
+                self._looked[at] = time.monotonic()  # while it had nothing to do, it was not slow
             self._at = at
-            self._left = max(1, self._allowed[at] // _TURNS)
+            self._left = max(1, self._allowed[at] // self._turns)
             if self.inboxes:  # else nobody asks for the order
                 self.turns.append((at, self._given[at] + self._left))
 
@@ -79,11 +82,14 @@ class Order:
     def acknowledge(self, at: int, done: int) -> None:
         """The process behind lane `at` is through with `done` items in all."""
         with self._room:
-            now = time.monotonic()
-            took, self._looked[at] = now - self._looked[at], now
-            rate = (done - self._done[at]) / max(took, 1e-6)
-            self._allowed[at] = int(min(CAPACITY, max(_FEW, 0.05 * rate, self._allowed[at] / 2)))
             self._done[at] = done
+            now = time.monotonic()
+            self._spent[at] += now - self._looked[at]
+            self._looked[at] = now
+            if self._spent[at] >= _LONG_ENOUGH:
+                rate = (done - self._counted[at]) / self._spent[at]
+                self._spent[at], self._counted[at] = 0.0, done
+                self._allowed[at] = int(min(CAPACITY, max(_FEW, self._worth * rate, self._allowed[at] / 2)))
             self._room.notify()
         for inbox in self.inboxes:
             inbox.rouse()
@@ -95,7 +101,12 @@ class Order:
 
 _FEW = 3
 """At least so many items are with each process: one in work, one that waits, one on its way."""
-_TURNS = 16
+_LONG_ENOUGH = 0.01
+"""Seconds after which a rate says something: what is acknowledged may come in heaps."""
+_NEAR = 0.05, 16
+"""Seconds of work that a process has before it, and the part of it that makes a turn."""
+_FAR = 0.25, 3
+"""The same of an actor, for which each turn is a call that takes about a millisecond."""
 
 
 def in_order(inbox: Inbox, order: Order) -> Iterator[list[Any]]:

@@ -27,6 +27,7 @@ from sage_nb.engine.stages import SINKS, Edge, Member, Plan, Stage, is_clocked, 
 from sage_nb.engine.writing import generate
 from sage_nb.errors import SubmitError
 from sage_nb.pipeline.graph import Graph, Operator
+from sage_nb.pipeline.placement import RayOptions
 from sage_nb.pipeline.sources import IterableSource
 
 __all__ = ["make_plan"]
@@ -34,6 +35,7 @@ __all__ = ["make_plan"]
 _MAY_BE_TOO_DEEP = 15
 _AT_HOME = frozenset({"print", "collect", "show"})
 """Operators whose effect is in the user's process, whatever the backend."""
+_PLACES = {"threads": "thread", "processes": "process", "ray": "actor"}
 _STATELESS = frozenset({"map", "filter", "flatmap", "sink"})
 
 
@@ -51,7 +53,7 @@ def make_plan(graph: Graph, name: str, backend: str = "threads") -> Plan:
     _refuse_shared_iterators(graph)
     if any(op.kind == "future" for op in graph.operators):
         _refuse_held_back(graph)
-    plan = Plan(_Planner(graph, backend).stages())
+    plan = Plan(_Planner(graph, backend).stages(), backend)
     for stage in plan.stages:
         if len(stage.members) > _MAY_BE_TOO_DEEP:
             generate(nodes_of(stage, "iterate"))  # raises now what would be raised when the job starts
@@ -114,6 +116,7 @@ class _Draft:
     inputs: list[Edge] = field(default_factory=list)
     clocked: bool = False
     pool: bool = False
+    ray: RayOptions | None = None
 
     def add(self, op: Operator | None, edge: Edge | None, upstream: int, keyed: bool) -> int:
         self.members.append(Member(op, edge, upstream, keyed))
@@ -136,6 +139,7 @@ class _Draft:
         return Stage(
             *(self.number, self.head, self.parallelism, self.place),
             *(tuple(ordered), operators, tuple(self.inputs), self.why),
+            self.ray,
         )
 
 
@@ -179,6 +183,7 @@ class _Planner:
         spec, count = op.spec[0], op.settings.parallelism or 1
         shippable = not (isinstance(spec, IterableSource) and spec.once)
         stage = self._draft("source", count, self._where(op) if shippable else "thread", "")
+        stage.ray = op.settings.ray
         self._at[op.id] = _At(stage, stage.add(op, None, -1, False), None)
 
     def _future(self, op: Operator) -> None:
@@ -210,6 +215,8 @@ class _Planner:
         stage, count = above.stage, self._count(op)
         if stage.parallelism != count or stage.place != self._where(op):
             return False
+        if stage.place == "actor" and op.settings.ray not in (None, stage.ray):
+            return False
         if is_timed(op) and count > 1:
             return False
         if is_clocked(op) and stage.head == "source":
@@ -223,14 +230,14 @@ class _Planner:
         count, place, pool = self._count(op), self._where(op), self._is_pool(op)
         routes = [self._route(one, op, count, pool) for one in op.inputs]
         special = len(op.inputs) > 1 or op.kind == "async" or pool or is_timed(op) or is_clocked(op)
-        shared = (op.inputs, count, place, tuple(routes))
+        shared = (op.inputs, count, place, tuple(routes), repr(op.settings.ray))
         stage = None if special else self._shared.get(shared)
         keyed = all(self._keys[one] is not None for one in op.inputs)
         if stage is None:
             head = "async" if op.kind == "async" else "inbox"
             stage = self._draft(head, count, place, self._why(op, routes, count, place))
             stage.add(None, None, -1, keyed)
-            stage.clocked, stage.pool = is_clocked(op), pool
+            stage.clocked, stage.pool, stage.ray = is_clocked(op), pool, op.settings.ray
             stamps = op if is_timed(op) and count > 1 else None
             for tag, (one, how) in enumerate(zip(op.inputs, routes, strict=True)):
                 above = self._shared_out(self._at[one]) if pool else self._at[one]
@@ -257,7 +264,11 @@ class _Planner:
             below = self._consumers[op.id][0]
             self._at[op.id] = at
             self._keys[below.id] = None
-            if not self._is_pool(below) or self._count(below) != count:
+            if (
+                not self._is_pool(below)
+                or self._count(below) != count
+                or below.settings.ray not in (None, at.stage.ray)
+            ):
                 break
             op, at = below, _At(at.stage, at.stage.add(below, None, at.position, False), None)
         if op.kind not in SINKS:
@@ -301,8 +312,8 @@ class _Planner:
         if op.settings.executor is None:
             if op.kind in ("keyby", "take") and len(op.inputs) == 1:
                 return self._at[op.inputs[0]].stage.place
-            return "process" if self._backend == "processes" else "thread"
-        return op.settings.executor
+            return _PLACES[self._backend]
+        return "actor" if op.settings.executor == "process" and self._backend == "ray" else op.settings.executor
 
     def _is_pool(self, op: Operator) -> bool:
         """Whether this runs in several processes that share the items of one stream and keep their order."""
@@ -335,6 +346,8 @@ class _Planner:
             reasons.append(f"{count} instances")
         if place == "process":
             reasons.append("processes" if count > 1 else "a process")
+        elif place == "actor" and (count == 1 or op.settings.ray is not None):
+            reasons.append("asks for other resources" if op.settings.ray is not None else "an actor")
         if is_clocked(op):
             reasons.append("fires by the clock")
         if not reasons and "gather" in routes:

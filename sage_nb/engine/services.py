@@ -12,21 +12,22 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.failure import headline, safe_repr
+from sage_nb.engine.hooks import DOWN, UP, make_instance, resolve_hook
 from sage_nb.engine.log import JobLog
 from sage_nb.errors import ServiceMethodError, ServiceNotFoundError, ServiceStoppedError, ServiceTimeout
 from sage_nb.pipeline.context import Context, ServiceProxy
 from sage_nb.pipeline.graph import ServiceSpec
 
-__all__ = ["Service", "ServiceHost", "Step", "resolve_hook"]
+if TYPE_CHECKING:
+    from sage_nb.engine.onray.services import RemoteService
 
-_UP = ("setup",), ("start", "start_running")
-_DOWN = ("stop", "terminate"), ("cleanup", "close")
+__all__ = ["Service", "ServiceHost", "Step"]
+
 _WORKERS = 8
 
 
@@ -42,18 +43,6 @@ class Step:
     """Whether this calls the service itself, which is not there for others from then on."""
 
 
-def resolve_hook(obj: Any, names: tuple[str, ...]) -> Callable[[], Any] | None:
-    """The method that the most derived class defines under one of `names`; of two in one class, the first name."""
-    found: list[tuple[int, int, Callable[[], Any]]] = []
-    mro = type(obj).__mro__
-    for n, name in enumerate(names):
-        method = getattr(obj, name, None)
-        if callable(method):
-            depth = next((d for d, cls in enumerate(mro) if name in vars(cls)), -1)
-            found.append((depth, n, method))
-    return min(found, key=lambda entry: entry[:2])[2] if found else None
-
-
 def _raise(exc: BaseException) -> None:
     raise exc
 
@@ -64,6 +53,8 @@ class Service:
     def __init__(self, spec: ServiceSpec) -> None:
         self.spec = spec
         self.instance: Any = None
+        self.remote: RemoteService | None = None
+        """Where it is an actor, that. It is `instance` then."""
         self.state = "waiting"
         self.note: str | None = None
         self.calls = 0
@@ -82,25 +73,27 @@ class Service:
     def name(self) -> str:
         return self.spec.name
 
-    def make(self, ctx: Context) -> None:
-        """Construct the instance, with `ctx` in place before its `__init__` runs."""
-        make, args, kw = self.spec.make, self.spec.args, self.spec.kw
-        if isinstance(make, type) and type(make).__call__ is type.__call__:
-            instance = make.__new__(make, *args, **kw)
-            _give_context(instance, ctx)
-            if isinstance(instance, make):
-                instance.__init__(*args, **kw)  # type: ignore[misc]
+    def make(self, ctx: Context, remote: Callable[[ServiceSpec], RemoteService] | None) -> None:
+        """Construct the instance, by `remote` where it is to be an actor."""
+        if self.spec.remote and remote is not None:
+            self.remote = remote(self.spec)
+            self.remote.start()
+            self.instance = self.remote
         else:
-            instance = make(*args, **kw)
-            _give_context(instance, ctx)
-        self.instance = instance
-        self.thread_safe = bool(getattr(instance, "thread_safe", False))
+            self.instance = make_instance(self.spec.make, self.spec.args, self.spec.kw, ctx)
+        self.thread_safe = bool(getattr(self.instance, "thread_safe", False))
+
+    def hook(self, names: tuple[str, ...]) -> Callable[[], Any] | None:
+        """The hook that goes by one of `names`. Those that start an actor's service run with its making."""
+        if self.remote is None:
+            return resolve_hook(self.instance, names)
+        return self.remote.hook(DOWN.index(names)) if names in DOWN else None
 
     def invoke(self, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
         """Call on the caller's thread."""
         if self.state != "running":
             self.refuse()
-        fn = getattr(self.instance, method, None)
+        fn = getattr(self.instance, method, None) if self.remote is None else self.remote.method(method)
         if not callable(fn):
             raise ServiceMethodError(f"service {self.name!r} ({type(self.instance).__name__}) has no method {method!r}")
         self.calls += 1
@@ -158,12 +151,6 @@ class Service:
                 thread.join()
 
 
-def _give_context(instance: Any, ctx: Context) -> None:
-    with suppress(Exception):  # an object that takes no attributes, or none before its __init__, has no use for one
-        if not hasattr(instance, "ctx"):
-            instance.ctx = ctx
-
-
 class ServiceHost:
     """All services of one job. Implements `ServiceCaller`."""
 
@@ -172,6 +159,8 @@ class ServiceHost:
         self._log = log
         self._stopping = stopping
         self._limit = limit
+        self.remote: Callable[[ServiceSpec], RemoteService] | None = None
+        """How an actor is made of a service. Set once the cluster is there."""
         self.at: Service | None = None
         """The service that is starting at this moment."""
 
@@ -202,19 +191,18 @@ class ServiceHost:
 
     def _start_one(self, service: Service) -> bool:
         """False where the start took so long that it was given up; what had come of it by then is undone."""
-        service.make(self.context(service.name))
-        instance = service.instance
-        for names in _UP:
-            hook = resolve_hook(instance, names)
+        service.make(self.context(service.name), self.remote)
+        for names in UP:
+            hook = service.hook(names)
             if hook is not None and not service.given_up:
                 hook()
         with service.queue_lock:
             if not service.given_up:
                 service.state = "running"
                 return True
-        for names in _DOWN:
+        for names in DOWN:
             try:
-                hook = resolve_hook(instance, names)
+                hook = service.hook(names)
                 if hook is not None:
                     hook()
             except Exception as exc:  # noqa: BLE001 - the job has ended long since; its log is what is left to tell
@@ -230,6 +218,8 @@ class ServiceHost:
             if service.state != "starting":
                 return None
             service.given_up = True
+            if service.remote is not None:
+                service.remote.release()
             service.state, service.note = "hung", "its start did not return"
         self.at = None
         return service
@@ -251,9 +241,9 @@ class ServiceHost:
                 finish = self._finishing(service, drain)
                 steps.append(Step(service, "waiting for its last calls", finish, self._limit, calls_it=False))
         for service in made:
-            for names in _DOWN:
+            for names in DOWN:
                 try:
-                    hook = resolve_hook(service.instance, names)
+                    hook = service.hook(names)
                 except BaseException as exc:  # noqa: BLE001 - a user's __getattr__; it is that step's failure
                     hook = partial(_raise, exc)
                 if hook is not None:
@@ -277,7 +267,9 @@ class ServiceHost:
         for service in self:
             if service.state in ("running", "stopping", "kept"):
                 service.state = "stopped"
-            service.instance = None
+            if service.remote is not None:
+                service.remote.release()
+            service.instance = service.remote = None
             service.jobs = None
             service.workers = []
 

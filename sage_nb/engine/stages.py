@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sage_nb.pipeline.graph import Operator
+from sage_nb.pipeline.placement import RayOptions
 
 __all__ = ["SINKS", "Edge", "Member", "Plan", "Stage", "circles", "is_clocked", "is_pool", "is_timed"]
 
@@ -42,7 +43,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What runs as one loop, in `parallelism` instances. `place` is `thread` or `process`.
+    """What runs as one loop, in `parallelism` instances. `place` is `thread`, `process` or `actor`.
 
     `head` is `source`, `inbox`, `async` (a coroutine function behind an inbox) or `ordered` (an inbox that puts what
     comes from several processes in order).
@@ -58,6 +59,8 @@ class Stage:
     inputs: tuple[Edge, ...]
     why: str
     """Why the stage is one of its own, for people; empty for a source's."""
+    ray: RayOptions | None = None
+    """What each of its actors asks for."""
 
     @property
     def name(self) -> str:
@@ -74,6 +77,11 @@ class Plan:
     """All stages, each before those that it feeds."""
 
     stages: tuple[Stage, ...]
+    backend: str = "threads"
+
+    def actors(self) -> list[Stage]:
+        """Those that run in actors on a Ray cluster."""
+        return [stage for stage in self.stages if stage.place == "actor"]
 
     def unsunk(self) -> list[str]:
         """Names of the sources behind which nothing takes the items."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sage_nb.engine.batches import length
 from sage_nb.engine.building import Built, build
@@ -39,6 +39,9 @@ from sage_nb.pipeline.functions import BaseFunction, FlatMapFunction
 from sage_nb.pipeline.graph import Operator, Site
 from sage_nb.pipeline.sources import Reader
 
+if TYPE_CHECKING:
+    from sage_nb.engine.onray.cluster import Lease
+
 __all__ = ["Attempt", "Position", "Task"]
 
 _BURST = 16
@@ -57,6 +60,7 @@ class Attempt(Protocol):
     results: Results
     stop_event: threading.Event
     resumed: threading.Event
+    lease: Lease | None
 
     @property
     def services_host(self) -> ServiceCaller:

@@ -8,10 +8,13 @@ from typing import Any
 
 from sage_nb.engine.shipping import Buffer, Known, dumps_items, loads_items
 
-__all__ = ["WINDOW", "Say", "data", "pack", "read_data", "unpack"]
+__all__ = ["ACTOR_WINDOW", "WINDOW", "Say", "data", "pack", "read_data", "unpack"]
 
 WINDOW = 4096
 """Items of one lane that may be under way to a process, or from it: its pipes never fill, and orders get through."""
+
+ACTOR_WINDOW = 32_768
+"""The same to an actor, and from it: a call takes longer than a pipe, and brings more."""
 
 
 class Say(IntEnum):
@@ -38,6 +41,7 @@ class Say(IntEnum):
     CAUGHT = 26  # node; then the item and the exception
     UNWANTED = 28  # nobody wants the items of the process's source
     DONE = 27  # nothing more will come
+    OUTPUT = 29  # of an actor: text that was printed there
 
 
 def pack(*values: Any) -> bytes:

@@ -44,7 +44,7 @@ def _share(stage: Stage, tasks: dict[int, list[Task]]) -> None:
     """Let the instances of a pool share the items of their one sender, and what comes of it be put in order."""
     edge = stage.inputs[0]
     sender = tasks[edge.upstream][0]
-    order = Order(sender.lanes[edge.number], sender)
+    order = Order(sender.lanes[edge.number], sender, far=stage.place == "actor")
     sender.senders[edge.number] = order
     for task in tasks[stage.number]:
         task.order = order

@@ -10,37 +10,57 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sage_nb.engine import failure as failures
+from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.channels import BATCH, Inbox, Lane
-from sage_nb.engine.childmain import ChildConnection
 from sage_nb.engine.failure import Failure, explain
-from sage_nb.engine.frames import ConnectionClosed
+from sage_nb.engine.frames import ConnectionClosed, Frame
 from sage_nb.engine.log import JobLog
+from sage_nb.engine.pace import Pace
 from sage_nb.engine.results import Results
 from sage_nb.engine.shipping import RECEIVED, Known, dumps_items, loads, loads_items
 from sage_nb.engine.task import Task
 from sage_nb.engine.travelled import dumps_exception, loads_exception
-from sage_nb.engine.wire import WINDOW, Say, data, pack, read_data, unpack
+from sage_nb.engine.wire import Say, data, pack, read_data, unpack
 from sage_nb.pipeline.context import Context, ServiceProxy, current
 from sage_nb.pipeline.graph import Operator
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from sage_nb.engine.onray.cluster import Lease
+
+__all__ = ["RemoteAttempt", "run"]
 
 _COUNTS_EVERY = 0.2
+
+
+class WorkerConnection(Protocol):
+    """A pipe to the kernel, or what stands for one."""
+
+    def send(self, kind: int, *buffers: Buffer) -> None:
+        """Send a message. Any thread may."""
+
+    def receive(self) -> Frame:
+        """The next message; waits for it. Raises `ConnectionClosed`."""
+
+    def on_end(self, hook: Callable[[], object]) -> None:
+        """Have `hook` called when the kernel is gone."""
+
+
 _FINISH_WITHIN = 0.2
 """Seconds from a stop for what is on its way."""
 
 
-def run(connection: ChildConnection) -> None:
+def run(connection: WorkerConnection) -> None:
     """Run the task that the first frame describes, to its end. The entry of a worker process."""
     _, buffers = connection.receive()
     order = loads(buffers)
     failures.CELLS.update(order["cells"])
-    attempt = _Attempt(connection, order)
+    attempt = RemoteAttempt(connection, order)
     task = Task(order["stage"], order["index"], attempt)
     links = _Links(task, attempt, order)
     current.set(Context("job", attempt, attempt.is_stopping, attempt.log.logger))
@@ -58,7 +78,7 @@ def run(connection: ChildConnection) -> None:
 
 
 class _Log(JobLog):
-    def __init__(self, connection: ChildConnection) -> None:
+    def __init__(self, connection: WorkerConnection) -> None:
         super().__init__()
         self._connection = connection
 
@@ -66,14 +86,15 @@ class _Log(JobLog):
         self._connection.send(Say.LOG, pack(source, level, text[:10_000]))
 
 
-class _Attempt:
+class RemoteAttempt:
     """The job, as the task sees it from here. Implements `task.Attempt` and `ServiceCaller`."""
 
-    def __init__(self, connection: ChildConnection, order: dict[str, Any]) -> None:
+    def __init__(self, connection: WorkerConnection, order: dict[str, Any]) -> None:
         self.on_error: str = order["on_error"]
         self.inline: bool = order["inline"]
         self.log: JobLog = _Log(connection)
         self.results = Results()
+        self.lease: Lease | None = None
         self.stop_event = threading.Event()
         self.resumed = threading.Event()
         self.resumed.set()
@@ -86,7 +107,7 @@ class _Attempt:
         self._calls: dict[int, Future[Any]] = {}
 
     @property
-    def services_host(self) -> _Attempt:
+    def services_host(self) -> RemoteAttempt:
         return self
 
     def service_names(self) -> list[str]:
@@ -160,12 +181,13 @@ class _Attempt:
 class _Links:
     """The lanes of the task, and the two threads that lead to and from the pipe."""
 
-    def __init__(self, task: Task, attempt: _Attempt, order: dict[str, Any]) -> None:
+    def __init__(self, task: Task, attempt: RemoteAttempt, order: dict[str, Any]) -> None:
         self._task = task
         self._attempt = attempt
         self._connection = attempt._connection
         self._out = Inbox(task.name)
         self._ends: dict[int, tuple[int, int]] = {}
+        self._paces: dict[Lane, Pace] = {}
         self._over = False
         self._is_cut = False
         self._dropped = 0
@@ -174,7 +196,7 @@ class _Links:
         if task.inbox is not None:
             for tag, keyed, stamped, first in order["inputs"]:
                 lane = Lane(task.inbox, tag, keyed=keyed, stamped=stamped)
-                lane.first, lane.capacity = first, 4 * WINDOW
+                lane.first, lane.capacity = first, 4 * order["window"]
             task.inbox.on_done = self._out.rouse
             task.inbox.fine = order["pool"]
         for number, lanes in order["outputs"].items():
@@ -184,6 +206,7 @@ class _Links:
                 lane.sequence = [] if sequenced else None
                 task.lanes[number].append(lane)
                 self._ends[lane.origin] = (number, target)
+                self._paces[lane] = Pace(order["window"])
 
     # From the pipe
 
@@ -308,13 +331,16 @@ class _Links:
         for lane in self._out.lanes:
             end = self._ends[lane.origin]
             mark = lane.watermark
-            while lane.items and (room := _room(lane)) > 0:
-                count, sequence = min(len(lane.items), room, BATCH), None
+            pace = self._paces[lane]
+            while lane.items and (room := _room(lane, pace)) > 0:
+                count, sequence = min(len(lane.items), room, pace.at_once()), None
                 if lane.sequence is not None:
                     sequence = lane.sequence[:count]
                     del lane.sequence[:count]
-                columns = (*lane.take(count), sequence)
-                self._connection.send(Say.DATA, *data(end, columns, self._attempt.known))
+                frame = data(end, (*lane.take(count), sequence), self._attempt.known)
+                pace.sent(count, frame)
+                pace.limit(lane)
+                self._connection.send(Say.DATA, *frame)
                 sent = True
             if lane.items:
                 continue
@@ -341,9 +367,9 @@ class _Links:
         )
 
 
-def _room(lane: Lane) -> int:
+def _room(lane: Lane, pace: Pace) -> int:
     """How many items may be sent now. `done` is what was taken from the lane's other half, in the kernel."""
-    return BATCH if lane.feedback else WINDOW - (lane.taken - lane.done)
+    return BATCH if lane.feedback else pace.window() - (lane.taken - lane.done)
 
 
 def _is_waiting(lane: Lane) -> bool:

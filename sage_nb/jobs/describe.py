@@ -68,6 +68,7 @@ class Describer:
             uuid=self._uuid,
             name=safe_text(self._name, 200),
             status=job.status,  # type: ignore[arg-type]
+            backend=job.plan.backend,
             started=job.started,
             elapsed=elapsed,
             items=items,
@@ -155,7 +156,7 @@ class Describer:
                     upstream=op.inputs,
                     stage=at[0][0].stage.number + 1 if at else 0,
                     parallelism=at[0][0].stage.parallelism if at else 1,
-                    executor="process" if at and at[0][0].stage.place == "process" else "thread",
+                    executor=at[0][0].stage.place if at else "thread",  # type: ignore[arg-type]
                     items_in=counts[op.id].items_in,
                     items_out=counts[op.id].items_out,
                     rate=rate,

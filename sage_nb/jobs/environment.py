@@ -17,6 +17,7 @@ from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.manager import JobManager, default_manager
 from sage_nb.jobs.planning import explanation
 from sage_nb.jobs.service import PipelineService
+from sage_nb.pipeline.batches import need
 from sage_nb.pipeline.checks import check_policy
 from sage_nb.pipeline.environment import BaseEnvironment, did_you_mean
 from sage_nb.pipeline.graph import Operator
@@ -26,7 +27,7 @@ from sage_nb.pipeline.sources import IterableSource
 
 __all__ = ["LocalEnvironment"]
 
-_BACKENDS = ("threads", "processes")
+_BACKENDS = ("threads", "processes", "ray")
 
 
 class LocalEnvironment(BaseEnvironment):
@@ -40,6 +41,8 @@ class LocalEnvironment(BaseEnvironment):
         super().__init__(name, config)
         if backend not in _BACKENDS:
             raise PipelineError(f"there is no backend {backend!r}{did_you_mean(str(backend), _BACKENDS)}")
+        if backend == "ray":
+            need("backend='ray'", "ray")
         self.backend = backend
         self._lock = threading.Lock()
         self._job: Job | None = None

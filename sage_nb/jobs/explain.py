@@ -49,7 +49,7 @@ class StageLine:
     kinds: tuple[str, ...]
     parallelism: int = 1
     runs_in: str = "thread"
-    """`thread`, `process` or `event loop`."""
+    """`thread`, `process`, `actor` or `event loop`."""
     inputs: tuple[tuple[int, str], ...] = ()
     """Number of the stage that items come from, and how: `forward`, `hash`, `round robin`, `rebalance`, `broadcast`,
     `gather`, `ordered` or `feedback`."""
@@ -103,7 +103,7 @@ class Explanation:
 
 def _runs_in(stage: StageLine) -> str:
     if stage.parallelism == 1:
-        return f"an {stage.runs_in}" if stage.runs_in[:1] == "e" else f"a {stage.runs_in}"
+        return f"an {stage.runs_in}" if stage.runs_in[:1] in "ea" else f"a {stage.runs_in}"
     return f"{stage.parallelism:,} {stage.runs_in}{'es' if stage.runs_in.endswith('s') else 's'}"
 
 

@@ -105,6 +105,7 @@ class JobManager:
             on_change=lambda: self._changed(reference[0]),
             on_end=lambda: self._record(reference[0]),
             thread_context=_make_thread_context(),
+            ray=env.config.get("ray"),
         )
         job = Job(info, dispatcher)
         reference.append(job)

@@ -47,7 +47,7 @@ def _picture(name: str, graph: Graph, plan: Plan, backend: str) -> JobSnapshot:
                 upstream=op.inputs,
                 stage=stages[op.id].number + 1,
                 parallelism=stages[op.id].parallelism,
-                executor="process" if stages[op.id].place == "process" else "thread",
+                executor=stages[op.id].place,  # type: ignore[arg-type]
                 where=describe_site(op.site) if op.site else None,
             )
             for op in graph.operators

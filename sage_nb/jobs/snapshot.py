@@ -69,7 +69,7 @@ class OperatorView(_View, frozen=True, kw_only=True):
     """The number of its stage in the plan, from 1; operators of one stage run as one loop. 0 where there is no plan."""
     parallelism: int = 1
     """Instances of it that run at the same time."""
-    executor: Literal["thread", "process"] = "thread"
+    executor: Literal["thread", "process", "actor"] = "thread"
     items_in: int = 0
     items_out: int = 0
     rate: float = 0.0

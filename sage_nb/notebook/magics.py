@@ -56,7 +56,7 @@ def _submit_options(fn: Any) -> Any:
             default="always",
             help="when to stop services; those that are kept run until %%sage_stop",
         ),
-        argument("--backend", metavar="B", default="threads", help="how to run it: threads or processes"),
+        argument("--backend", metavar="B", default="threads", help="how to run it: threads, processes or ray"),
         argument("-o", "--output", metavar="VAR", help="keep the Job in this variable, also where it fails"),
     ):
         fn = decorate(fn)

@@ -193,7 +193,7 @@ def _box(op: OperatorView, y: int, slow: bool, snapshot: JobSnapshot) -> Box:
     badge = errors or ("failed" if failed else "")
     many = f"×{words.count(op.parallelism)}" if op.parallelism > 1 else ""
     room = right - left - (7 * len(many) + 6 if many else 0)
-    process = left + room - MARK if op.executor == "process" else None
+    process = left + room - MARK if op.executor != "thread" else None
     busy = math.floor(op.busy * (right - left)) if active and op.busy is not None else None
     return Box(
         id=op.id,

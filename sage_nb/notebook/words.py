@@ -178,9 +178,11 @@ def kind(op: OperatorView) -> str:
 
 
 def instances(op: OperatorView) -> str:
-    """How often it runs at the same time, and where: `4`, `4 in processes`; nothing where that is once in a thread."""
+    """How often it runs at the same time, and where: `4`, `4 in processes`, `4 actors`; nothing for one thread."""
     if op.executor == "process":
         return "in a process" if op.parallelism == 1 else f"{count(op.parallelism)} in processes"
+    if op.executor == "actor":
+        return "an actor" if op.parallelism == 1 else f"{count(op.parallelism)} actors"
     return count(op.parallelism) if op.parallelism > 1 else ""
 
 

@@ -44,7 +44,7 @@ __all__ = [
 
 FORMATS = ("list", "numpy", "pandas", "arrow")
 _NEEDS = {"numpy": "numpy", "pandas": "pandas", "arrow": "pyarrow"}
-_INSTALL = {"pyarrow": "sage-nb[arrow]"}
+_INSTALL = {"pyarrow": "sage-nb[arrow]", "ray": "sage-nb[ray]"}
 
 
 @dataclass(frozen=True, slots=True)

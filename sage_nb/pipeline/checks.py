@@ -12,6 +12,7 @@ from typing import Any
 
 from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.graph import Settings
+from sage_nb.pipeline.placement import ray_options
 
 __all__ = [
     "ERROR_POLICIES",
@@ -44,13 +45,13 @@ class FunctionSpec:
 def reject_reserved(kind: str, kw: dict[str, Any]) -> None:
     """Refuse keywords that mean something to the engine, so that none reaches a constructor unseen."""
     for key in _RESERVED:
-        if key == "ray" and key in kw:
-            raise PipelineError(f"{kind}: 'ray' is reserved for the Ray backend, which this version does not offer yet")
         if key in kw:
             raise PipelineError(f"{kind}: {key!r} is reserved for the engine and has no meaning here; leave it out")
 
 
-def settings_of(kind: str, parallelism: Any, executor: Any = None, on_error: Any = None) -> Settings:
+def settings_of(
+    kind: str, parallelism: Any, executor: Any = None, on_error: Any = None, *, ray: Any = None
+) -> Settings:
     """The checked reserved keywords of an operator."""
     if isinstance(parallelism, bool) or not isinstance(parallelism, int) or parallelism < 1:
         raise PipelineError(f"{kind}: parallelism is the number of instances, 1 or more, not {parallelism!r}")
@@ -58,7 +59,7 @@ def settings_of(kind: str, parallelism: Any, executor: Any = None, on_error: Any
         raise PipelineError(f"{kind}: executor is 'thread' or 'process', not {executor!r}")
     if on_error is not None:
         check_policy(kind, on_error)
-    return Settings(parallelism, executor, on_error)
+    return Settings(parallelism, executor, on_error, ray_options(kind, ray))
 
 
 def check_policy(kind: str, on_error: Any) -> None:

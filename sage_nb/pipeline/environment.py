@@ -11,6 +11,7 @@ from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.batches import need
 from sage_nb.pipeline.checks import check_constructor, reject_reserved, settings_of
 from sage_nb.pipeline.graph import Graph, ServiceSpec, Settings, call_site
+from sage_nb.pipeline.placement import ray_options
 from sage_nb.pipeline.requests import Requests, RequestSource, number_of, payload_of
 from sage_nb.pipeline.restarts import restarts
 from sage_nb.pipeline.sources import (
@@ -28,6 +29,7 @@ __all__ = ["BaseEnvironment"]
 
 _CONFIG = {
     "fault_tolerance": "whether and when a job that failed is run anew",
+    "ray": "the Ray cluster to use, and how",
     "inline": "whether simple lambdas are written into the loop",
     "service_stop_timeout": "seconds that each step of a service's stop may take",
 }
@@ -41,7 +43,9 @@ class BaseEnvironment:
     writing their expressions into the loop; `fault_tolerance`, a dict that says whether and when a job that failed
     is run anew from its sources: `{"strategy": "fixed", "attempts": 3, "delay": 1.0}`, `{"strategy": "exponential",
     "attempts": 10, "delay": 1.0, "factor": 2.0, "max_delay": 60.0}`, or `{"strategy": "failure_rate", "failures": 3,
-    "within": 300.0, "delay": 1.0}`; times are in seconds.
+    "within": 300.0, "delay": 1.0}`; times are in seconds. `ray` is a dict that says which Ray cluster to use:
+    `{"address": "head:6379"}`, or `{"address": "auto"}` for the one on this machine; its other entries go to
+    `ray.init()`. Without an address it is the one that this process is connected to, or else a private one.
     """
 
     def __init__(self, name: str = "pipeline", config: dict[str, Any] | None = None) -> None:
@@ -56,6 +60,9 @@ class BaseEnvironment:
             raise PipelineError(f"config: service_stop_timeout is a number of seconds above 0, not {limit!r}")
         if not isinstance(self.config.get("inline", True), bool):
             raise PipelineError(f"config: inline is True or False, not {self.config['inline']!r}")
+        ray = self.config.get("ray", {})
+        if not isinstance(ray, dict) or not all(isinstance(key, str) for key in ray):
+            raise PipelineError(f"config: ray is a dict such as {{'address': 'auto'}}, not {ray!r}")
         self._restarts = restarts(self.config.get("fault_tolerance"))
         self._requests = Requests()
         self._graph = Graph()
@@ -174,33 +181,55 @@ class BaseEnvironment:
 
     # Services
 
-    def register_service(self, name: str, cls: Any, *args: Any, **kw: Any) -> None:
+    def register_service(
+        self, name: str, cls: Any, *args: Any, remote: bool = False, ray: dict[str, Any] | None = None, **kw: Any
+    ) -> None:
         """Register a class; the job makes and starts one instance of it before the first item.
 
         `args` and `kw` go to its constructor. The same name again replaces. Hooks: see `BaseService`.
+
+        With `remote=True` it is an actor on Ray, whatever the backend: its hooks and calls run there. `ray` is what it
+        asks for, such as `{"num_gpus": 1}`; `{"max_restarts": 3}` has it made anew where its process has died. A call
+        during which it died raises `ServiceDiedError`.
         """
         if not isinstance(cls, type):
             hint = "register_service_factory takes functions" if callable(cls) else "give the class itself"
             raise SignatureError(f"register_service: takes a class, not {type(cls).__name__}; {hint}")
-        self._service("register_service", name, cls, args, kw)
+        self._service("register_service", name, cls, args, kw, remote, ray)
 
-    def register_service_factory(self, name: str, factory: Callable[..., Any], *args: Any, **kw: Any) -> None:
+    def register_service_factory(
+        self,
+        name: str,
+        factory: Callable[..., Any],
+        *args: Any,
+        remote: bool = False,
+        ray: dict[str, Any] | None = None,
+        **kw: Any,
+    ) -> None:
         """Register a function that makes the service when the job starts. Otherwise like `register_service`."""
         if not callable(factory):
             raise SignatureError(f"register_service_factory: takes a callable, not {type(factory).__name__}")
-        self._service("register_service_factory", name, factory, args, kw)
+        self._service("register_service_factory", name, factory, args, kw, remote, ray)
 
     def _service(
-        self, kind: str, name: str, make: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
+        self,
+        kind: str,
+        name: str,
+        make: Callable[..., Any],
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
+        remote: bool = False,
+        ray: Any = None,
     ) -> None:
         self._check_open(kind)
         if not isinstance(name, str) or not name.strip():
             raise PipelineError(f"{kind}: a service's name is a string of at least one character, not {name!r}")
         reject_reserved(kind, kw)
-        if kw.pop("remote", False):
-            raise PipelineError(f"{kind}: remote=True needs the Ray backend, which this version does not offer yet")
+        if remote:
+            need(f"{kind}: remote=True", "ray")
+        options = ray_options(kind, ray, service=True)
         check_constructor(kind, make, args, kw)
-        self._graph.services[name] = ServiceSpec(name, make, args, kw, call_site())
+        self._graph.services[name] = ServiceSpec(name, make, args, kw, call_site(), bool(remote), options)
 
     def _from(
         self,
@@ -214,7 +243,7 @@ class BaseEnvironment:
         delay: float | None,
     ) -> DataStream:
         self._check_open(kind)
-        settings = settings_of(kind, kw.pop("parallelism", 1), kw.pop("executor", None))
+        settings = settings_of(kind, kw.pop("parallelism", 1), kw.pop("executor", None), ray=kw.pop("ray", None))
         if "on_error" in kw:
             raise PipelineError(f"{kind}: on_error is for operators; a source that fails has no item to skip")
         spec, suggestion = source_spec(kind, source, args, kw, bounded=bounded)

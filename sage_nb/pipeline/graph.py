@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_nb.errors import DuplicateNameError, PipelineError
+from sage_nb.pipeline.placement import RayOptions
 
 __all__ = ["Graph", "Operator", "ServiceSpec", "Settings", "Site", "call_site"]
 
@@ -49,6 +50,8 @@ class Settings:
     """`thread` or `process`; None for what the backend does."""
     on_error: str | None = None
     """`fail`, `skip` or `dead_letter`; None for what the job was submitted with."""
+    ray: RayOptions | None = None
+    """What it asks of a Ray cluster, where it runs on one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,9 @@ class ServiceSpec:
     args: tuple[Any, ...]
     kw: dict[str, Any]
     site: Site | None
+    remote: bool = False
+    """Whether it is an actor on a Ray cluster."""
+    ray: RayOptions | None = None
 
     @property
     def type_name(self) -> str:

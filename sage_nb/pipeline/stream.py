@@ -74,6 +74,7 @@ class DataStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
@@ -86,7 +87,7 @@ class DataStream:
             return self.map_async(
                 fn, *args, name=name, parallelism=parallelism, executor=executor, on_error=on_error, **kw
             )
-        return self._function("map", fn, args, kw, name, settings_of("map", parallelism, executor, on_error))
+        return self._function("map", fn, args, kw, name, settings_of("map", parallelism, executor, on_error, ray=ray))
 
     def filter(
         self,
@@ -95,11 +96,14 @@ class DataStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
         """Let an item pass where `fn(item)` is truthy. `fn` as in `map`."""
-        return self._function("filter", fn, args, kw, name, settings_of("filter", parallelism, executor, on_error))
+        return self._function(
+            "filter", fn, args, kw, name, settings_of("filter", parallelism, executor, on_error, ray=ray)
+        )
 
     def flatmap(
         self,
@@ -108,6 +112,7 @@ class DataStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
@@ -115,7 +120,9 @@ class DataStream:
 
         `fn` as in `map`. A `FlatMapFunction` may call `self.collect(x)` instead, or as well.
         """
-        return self._function("flatmap", fn, args, kw, name, settings_of("flatmap", parallelism, executor, on_error))
+        return self._function(
+            "flatmap", fn, args, kw, name, settings_of("flatmap", parallelism, executor, on_error, ray=ray)
+        )
 
     def map_async(
         self,
@@ -127,6 +134,7 @@ class DataStream:
         item_timeout: float | timedelta | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
@@ -140,7 +148,7 @@ class DataStream:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise PipelineError(f"map_async: concurrency is a whole number, 1 or more, not {concurrency!r}")
         limit = None if item_timeout is None else duration("map_async: item_timeout", item_timeout)
-        settings = settings_of("map_async", parallelism, executor, on_error)
+        settings = settings_of("map_async", parallelism, executor, on_error, ray=ray)
         function = function_spec("map_async", fn, args, kw, coroutine=True)
         if not is_coroutine(fn) and inspect.isroutine(fn) and not hasattr(fn, "func"):
             raise SignatureError(
@@ -158,6 +166,7 @@ class DataStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
@@ -169,7 +178,7 @@ class DataStream:
         a Python object per row. A result that is no list, array, frame or table is one item; None is none.
         """
         spec = batch_spec(fn, args, kw, size, format)
-        settings = settings_of("map_batches", parallelism, executor, on_error)
+        settings = settings_of("map_batches", parallelism, executor, on_error, ray=ray)
         return self._stream(self._add("batches", spec, name, function_name(fn) or "map_batches", settings))
 
     def take(self, n: int, *, name: str | None = None) -> Any:
@@ -188,6 +197,7 @@ class DataStream:
         name: str | None = None,
         parallelism: int | None = None,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> KeyedStream:
@@ -201,7 +211,7 @@ class DataStream:
         """
         if strategy not in _STRATEGIES:
             raise PipelineError(f"keyby: strategy is one of {', '.join(map(repr, _STRATEGIES))}, not {strategy!r}")
-        settings = settings_of("keyby", parallelism or 1, executor, on_error)
+        settings = settings_of("keyby", parallelism or 1, executor, on_error, ray=ray)
         if parallelism is None:
             settings = replace(settings, parallelism=None)
         spec = KeyBySpec(function_spec("keyby", fn, args, kw), strategy)
@@ -275,11 +285,12 @@ class DataStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Self:
         """Give each item to `fn`. `fn` as in `map`; what it returns is ignored."""
-        settings = settings_of("sink", parallelism, executor, on_error)
+        settings = settings_of("sink", parallelism, executor, on_error, ray=ray)
         self._add("sink", function_spec("sink", fn, args, kw), name, function_name(fn) or "sink", settings)
         return self
 
@@ -368,6 +379,7 @@ class KeyedStream(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> KeyedStream:
@@ -376,7 +388,7 @@ class KeyedStream(DataStream):
         With `expire_after`, a key that no item came for in so many seconds begins anew.
         """
         spec = ReduceSpec(function_spec("reduce", fn, args, kw, count=2), _expiry("reduce", expire_after))
-        settings = settings_of("reduce", parallelism, executor, on_error)
+        settings = settings_of("reduce", parallelism, executor, on_error, ray=ray)
         return self._keyed(self._add("reduce", spec, name, function_name(fn) or "reduce", settings))
 
     def count(
@@ -386,10 +398,13 @@ class KeyedStream(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
     ) -> KeyedStream:
         """Emit, per item, `(key, how many items the key has had)`. `expire_after` as in `reduce`."""
         spec = ReduceSpec(None, _expiry("count", expire_after))
-        return self._keyed(self._add("count", spec, name, "count", settings_of("count", parallelism, executor)))
+        return self._keyed(
+            self._add("count", spec, name, "count", settings_of("count", parallelism, executor, ray=ray))
+        )
 
     def sum(
         self,
@@ -399,12 +414,13 @@ class KeyedStream(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
     ) -> KeyedStream:
         """Emit, per item, `(key, sum of the key's values)`; `value(item)` gives the value, else it is the item."""
         fn = None if value is None else function_spec("sum", value, (), {})
         spec = ReduceSpec(fn, _expiry("sum", expire_after))
-        settings = settings_of("sum", parallelism, executor, on_error)
+        settings = settings_of("sum", parallelism, executor, on_error, ray=ray)
         return self._keyed(self._add("sum", spec, name, "sum", settings))
 
     def process(
@@ -415,6 +431,7 @@ class KeyedStream(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> KeyedStream:
@@ -429,7 +446,7 @@ class KeyedStream(DataStream):
             with_ctx = _takes(fn, 2)
         checked = function_spec("process", fn, args, kw, count=2 if with_ctx else 1)
         spec = ProcessSpec(checked, with_ctx, _expiry("process", expire_after))
-        settings = settings_of("process", parallelism, executor, on_error)
+        settings = settings_of("process", parallelism, executor, on_error, ray=ray)
         return self._keyed(self._add("process", spec, name, function_name(fn) or "process", settings))
 
     def reply(self, *, name: str | None = None) -> Self:
@@ -453,6 +470,7 @@ class KeyedStream(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
     ) -> KeyedStream:
         """Pairs `(mine, other's)` of one key whose times lie `lower` to `upper` seconds apart, both included.
 
@@ -472,7 +490,7 @@ class KeyedStream(DataStream):
         disorder = duration("interval_join: out_of_orderness", out_of_orderness, zero=True)
         both = self.connect(other)
         spec = IntervalSpec(low, high, times, disorder)
-        settings = settings_of("interval_join", parallelism, executor)
+        settings = settings_of("interval_join", parallelism, executor, ray=ray)
         return self._keyed(both._add("interval_join", spec, name, "interval_join", settings))
 
     def _keyed(self, op: Operator) -> KeyedStream:
@@ -491,6 +509,7 @@ class ConnectedStreams(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
@@ -507,7 +526,7 @@ class ConnectedStreams(DataStream):
                 raise SignatureError(f"comap: {count} streams are connected, but {cls.__name__} has no map{n}()")
             _check_method("comap", cls, f"map{n}", 1)
         check_constructor("comap", cls, args, kw)
-        settings = settings_of("comap", parallelism, executor, on_error)
+        settings = settings_of("comap", parallelism, executor, on_error, ray=ray)
         spec = FunctionSpec(cls, args, kw, is_class=True)
         return self._stream(self._add("comap", spec, name, function_name(cls) or "comap", settings))
 
@@ -518,6 +537,7 @@ class ConnectedStreams(DataStream):
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
         on_error: str | None = None,
         **kw: Any,
     ) -> Any:
@@ -533,7 +553,7 @@ class ConnectedStreams(DataStream):
         for one in self._inputs:
             if graph.keyed_by(graph.operators[one]) is None:
                 raise PipelineError(f"join: the stream behind {graph.operators[one].name!r} has no key; call keyby()")
-        settings = settings_of("join", parallelism, executor, on_error)
+        settings = settings_of("join", parallelism, executor, on_error, ray=ray)
         spec = function_spec("join", cls, args, kw, count=3)
         return self._stream(self._add("join", spec, name, function_name(cls) or "join", settings))
 
@@ -558,9 +578,16 @@ class WindowedStream:
     def __repr__(self) -> str:
         return f"<WindowedStream of {self._spec.window!r} behind {self._stream.name!r}>"
 
-    def count(self, *, name: str | None = None, parallelism: int = 1, executor: str | None = None) -> Any:
+    def count(
+        self,
+        *,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+    ) -> Any:
         """Emit `WindowResult(key, start, end, number of items)`."""
-        return self._aggregate("count", None, name, "count", settings_of("count", parallelism, executor))
+        return self._aggregate("count", None, name, "count", settings_of("count", parallelism, executor, ray=ray))
 
     def sum(
         self,
@@ -569,9 +596,10 @@ class WindowedStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
     ) -> Any:
         """Emit `WindowResult(key, start, end, sum)`; `value(item)` gives what is added, else it is the item."""
-        return self._aggregate("sum", value, name, "sum", settings_of("sum", parallelism, executor))
+        return self._aggregate("sum", value, name, "sum", settings_of("sum", parallelism, executor, ray=ray))
 
     def aggregate(
         self,
@@ -581,6 +609,7 @@ class WindowedStream:
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
+        ray: dict[str, Any] | None = None,
     ) -> Any:
         """Emit `WindowResult(key, start, end, aggregate)`.
 
@@ -596,7 +625,7 @@ class WindowedStream:
                 raise SignatureError(f"aggregate: takes a name or a function, not {type(fn).__name__}")
             check_arity("aggregate", fn, 1, function_name(fn) or "the function")
             suggestion = function_name(fn) or "aggregate"
-        return self._aggregate(fn, value, name, suggestion, settings_of("aggregate", parallelism, executor))
+        return self._aggregate(fn, value, name, suggestion, settings_of("aggregate", parallelism, executor, ray=ray))
 
     def late(self, name: str) -> DataStream:
         """The items that come too late for their windows, as a stream; it begins at an operator called `name`.

@@ -134,6 +134,7 @@ export const words = {
   /** @param {Operator} op */
   instances(op) {
     if (op.executor === "process") return op.parallelism === 1 ? "in a process" : `${words.count(op.parallelism)} in processes`;
+    if (op.executor === "actor") return op.parallelism === 1 ? "an actor" : `${words.count(op.parallelism)} actors`;
     return op.parallelism > 1 ? words.count(op.parallelism) : "";
   },
 
@@ -284,7 +285,7 @@ function boxOf(op, y, slow, s) {
   const badge = op.errors ? `${words.shortened(op.errors)} error${op.errors === 1 ? "" : "s"}` : failed ? "failed" : "";
   const many = op.parallelism > 1 ? `×${words.count(op.parallelism)}` : "";
   const room = right - left - (many ? 7 * many.length + 6 : 0);
-  const process = op.executor === "process" ? left + room - MARK : null;
+  const process = op.executor !== "thread" ? left + room - MARK : null;
   const busy = active && op.busy !== null ? Math.floor(op.busy * (right - left)) : null;
   return {
     id: op.id,
@@ -648,7 +649,7 @@ function tip(op) {
     ...more.filter(({ head }) => head !== "Instances" && head !== "Declared in")
       .map(({ head, cells }) => (["Waiting", "Errors", "Late"].includes(head) ? `${cells[0]} ${head.toLowerCase()}`
         : `${head.toLowerCase()} ${cells[0]}`))];
-  const said = [op.name, op.where, many && `${many}${op.executor === "process" ? "" : " instances"}`, counters.join(", ")];
+  const said = [op.name, op.where, many && `${many}${op.executor !== "thread" ? "" : " instances"}`, counters.join(", ")];
   return said.filter(Boolean).join("\n");
 }
 

@@ -1,0 +1,313 @@
+"""The Ray cluster that the jobs of this process share.
+
+A job takes a `Lease`. The first one has a thread connect: to the Ray that this process has initialised already, which
+is left as it was; to the address that was asked for; or else to a private Ray, which is started on this machine and
+ends when no job has used it for `IDLE` seconds, and with the process. That thread stays for as long as the
+connection does, since a private Ray ends with the thread that started it. It also looks after the connection: Ray would
+end the whole process a minute after its cluster is lost, so it is shut down before, and all leases are told.
+
+    wanted -> connecting -> up -> (idle) -> shut down
+                             └--> lost   -> shut down
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sage_nb.engine.onray.reaper import Reaper
+from sage_nb.errors import ClusterError
+
+__all__ = ["IDLE", "Lease", "acquire"]
+
+IDLE = 60.0
+"""Seconds after its last job that a private Ray is kept for the next one."""
+_LOOK = 0.5
+_ANSWER_WITHIN = 4.0
+"""Seconds within which the cluster's own process has to answer."""
+_LET_GO_WITHIN = 2.0
+_NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process (raylet)"}
+
+
+class Lease:
+    """A job's part in the cluster. `ready` is set once it is there, or once `error` says why it is not."""
+
+    def __init__(self, settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> None:
+        self.settings = settings
+        self.ready = threading.Event()
+        self.error: BaseException | None = None
+        self.connection: _Connection | None = None
+        self.on_lost = on_lost
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is this process's own Ray, on this machine."""
+        return self.connection is not None and self.connection.private
+
+    @property
+    def lost(self) -> ClusterError | None:
+        """Why the cluster is not there any more; None while it is."""
+        return None if self.connection is None else self.connection.lost
+
+    def using(self, user: object) -> None:
+        """Note somebody who waits for Ray, and looks at `lost` meanwhile: it is shut down after he has let go."""
+        if self.connection is not None:
+            self.connection.users.add(user)
+
+    def let_go(self, user: object) -> None:
+        if self.connection is not None:
+            self.connection.users.discard(user)
+
+    def release(self) -> None:
+        """The job has ended."""
+        with _LOCK:
+            connection = self.connection
+            if connection is not None:
+                connection.leases.discard(self)
+                connection.idle_since = time.monotonic()
+                connection.wake.set()
+
+
+@dataclass(eq=False)
+class _Connection:
+    settings: dict[str, Any]
+    leases: set[Lease] = field(default_factory=set)
+    users: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+    up: bool = False
+    private: bool = False
+    ours: bool = False
+    """Whether this module has initialised Ray, and so is to shut it down."""
+    lost: ClusterError | None = None
+    over: bool = False
+    idle_since: float = 0.0
+    wake: threading.Event = field(default_factory=threading.Event)
+    pids: dict[int, str] = field(default_factory=dict)
+    reaper: Reaper | None = None
+    answered: float = 0.0
+    asking: threading.Thread | None = None
+
+
+_LOCK = threading.RLock()
+_CURRENT: _Connection | None = None
+
+
+def acquire(settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> Lease:
+    """Ask for the cluster that `settings`, those of `config={"ray": ...}`, describe. Returns at once."""
+    global _CURRENT
+    lease = Lease(settings, on_lost)
+    with _LOCK:
+        current = _CURRENT
+        if current is not None and not current.over and current.lost is None and current.settings != settings:
+            if current.leases:
+                lease.error = ClusterError(
+                    "this process is connected to Ray with other settings, and has one connection only: "
+                    f"{_described(current.settings)}, not {_described(settings)}; wait for the jobs that use it"
+                )
+                lease.ready.set()
+                return lease
+            current.idle_since = float("-inf")  # nobody uses it: it makes way
+            current.wake.set()
+        if current is None or current.over or current.lost is not None or current.settings != settings:
+            before, current = current, _Connection(settings)
+            _CURRENT = current
+            threading.Thread(target=_live, args=(current, before), name="sage_nb ray", daemon=True).start()
+        current.leases.add(lease)
+        lease.connection = current
+        if current.up:
+            lease.ready.set()
+    return lease
+
+
+def _described(settings: dict[str, Any]) -> str:
+    return str(settings.get("address", settings or "a private one"))
+
+
+def _live(one: _Connection, before: _Connection | None) -> None:
+    """The life of a connection, on a thread of its own."""
+    while before is not None and not before.over:
+        time.sleep(0.05)
+    try:
+        _connect(one)
+    except BaseException as exc:  # noqa: BLE001 - it is told to those who wait
+        _refuse(one, exc)
+        return
+    with _LOCK:
+        one.up, one.answered = True, time.monotonic()
+        one.idle_since = time.monotonic()
+        for lease in one.leases:
+            lease.ready.set()
+    try:
+        _look_after(one)
+    finally:
+        _leave(one)
+
+
+def _connect(one: _Connection) -> None:
+    import ray
+
+    settings = dict(one.settings)
+    address = settings.pop("address", None)
+    if ray.is_initialized():
+        if address is not None and address not in ("auto", ray.get_runtime_context().gcs_address):
+            raise ClusterError(
+                f"Ray is connected to {ray.get_runtime_context().gcs_address} in this process, not to {address}; "
+                "leave the address out, or call ray.shutdown() before"
+            )
+        return
+    _check_answers(address)
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, **settings}
+    if address is None:
+        options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **options}
+        one.private = True
+    try:
+        with _unreported(), _quiet():
+            ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+        where = f"Ray at {address} cannot be reached" if address else "a private Ray cannot be started"
+        raise ClusterError(f"{where}: {type(exc).__name__}: {exc}") from exc
+    one.ours = True
+    node = getattr(ray._private.worker, "_global_node", None)
+    if one.private and node is not None:
+        for kind, processes in node.all_processes.items():
+            if kind in _NAMES:
+                one.pids.update({info.process.pid: _NAMES[kind] for info in processes})
+        one.reaper = Reaper()
+
+
+def _check_answers(address: str | None) -> None:
+    """Refuse an address at which nobody answers: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "://" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_WITHIN).close()
+    except OSError as exc:
+        raise ClusterError(f"Ray at {address} cannot be reached: {exc.strerror or exc}") from exc
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Ray says of its start: it would be written below whatever cell is the newest."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Without usage statistics, unless the user's environment says something of them."""
+    if "RAY_USAGE_STATS_ENABLED" in os.environ:
+        yield
+        return
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["RAY_USAGE_STATS_ENABLED"]
+
+
+def _refuse(one: _Connection, exc: BaseException) -> None:
+    with _LOCK:
+        one.over = True
+        for lease in one.leases:
+            lease.error = exc
+            lease.ready.set()
+
+
+def _look_after(one: _Connection) -> None:
+    """Until the connection is lost, or nobody has used it for long."""
+    while True:
+        one.wake.wait(_LOOK)
+        one.wake.clear()
+        if one.reaper is not None:
+            one.reaper.look_at([*one.pids])
+        why = _why_lost(one)
+        with _LOCK:
+            if why is not None:
+                one.lost = ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
+                told = list(one.leases)
+                break
+            unused = not one.leases and time.monotonic() - one.idle_since > IDLE
+            if unused or (not one.ours and not one.leases):
+                one.over = one.over or not one.ours
+                return
+    for lease in told:
+        lease.on_lost(one.lost)
+    deadline = time.monotonic() + _LET_GO_WITHIN
+    while one.users and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _why_lost(one: _Connection) -> str | None:
+    import ray
+
+    if not ray.is_initialized():
+        return "ray.shutdown() was called in this process"
+    for pid, what in one.pids.items():
+        if not _is_running(pid):
+            return f"{what}, process {pid}, has ended"
+    if one.asking is None or not one.asking.is_alive():
+        if one.asking is None or time.monotonic() - one.answered > 1.0:
+            one.asking = threading.Thread(target=_ask, args=(one,), name="sage_nb ray asks", daemon=True)
+            one.asking.start()
+    elif time.monotonic() - one.answered > _ANSWER_WITHIN + 1.0:
+        return f"it has not answered for {_ANSWER_WITHIN:g} s"
+    return None
+
+
+def _ask(one: _Connection) -> None:
+    import ray
+
+    try:
+        ray.nodes()  # type: ignore[no-untyped-call]
+    except Exception:  # noqa: BLE001 - no answer is what the time tells
+        return
+    one.answered = time.monotonic()
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a child of this process runs: one that has ended and not been waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except FileNotFoundError:
+        return not os.path.isdir("/proc/self")
+    except OSError:
+        return True
+
+
+def _leave(one: _Connection) -> None:
+    import ray
+
+    try:
+        if one.ours:
+            with contextlib.suppress(Exception):  # whatever is wrong with it, it is not needed any more
+                ray.shutdown()
+        if one.reaper is not None:
+            one.reaper.end()
+    finally:
+        with _LOCK:
+            one.over = True
+            late = list(one.leases) if one.lost is None else []
+            one.leases.clear()
+        for lease in late:  # taken while it was being shut down
+            again = acquire(lease.settings, lease.on_lost)
+            lease.connection = again.connection
+            with _LOCK:
+                assert again.connection is not None
+                again.connection.leases.discard(again)
+                again.connection.leases.add(lease)
+                if again.connection.up:
+                    lease.ready.set()

@@ -1,0 +1,281 @@
+"""An actor as the kernel sees it: what `child.Child` is for a worker process.
+
+Messages wait in an outbox; one call at a time takes all that is there to the actor, and up to two calls bring what
+the actor says, so that calls get larger as traffic grows. Nothing waits for Ray without looking, now and then,
+whether the cluster is there: it cannot be shut down while somebody does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from sage_nb.engine.buffers import Buffer
+from sage_nb.engine.frames import Frame
+from sage_nb.engine.onray.actor import HostActor, packed, unpacked
+from sage_nb.engine.onray.cluster import Lease
+from sage_nb.engine.wire import Say, unpack
+from sage_nb.errors import ClusterError, WorkerError
+from sage_nb.pipeline.placement import RayOptions
+
+__all__ = ["Actor", "check_resources", "first_words", "place", "start"]
+
+_LOOK = 0.5
+_FULL = 16 << 20
+"""Bytes in the outbox from which on senders wait."""
+_TAIL = 4096
+_CALLS = 2
+_UNSENT = ("RAY_", "_RAY")
+
+
+def place(lease: Lease) -> dict[str, Any]:
+    """What an actor's process is to have in common with this one. The environment's variables, only where it is on
+    this machine: elsewhere they would be wrong."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(_UNSENT)} if lease.is_private else {}
+    return {
+        "cwd": os.getcwd(),
+        "environ": environ,
+        "argv": [*map(str, sys.argv)],
+        "path": [*map(os.fspath, sys.path)],
+    }
+
+
+def start(
+    entry: str, lease: Lease, options: RayOptions | None, *, name: str, spread: bool = False,
+    on_output: Callable[[str], None],
+) -> Actor:  # fmt: skip
+    """Start an actor that calls `entry`, `"module:function"`, with an `ActorConnection`.
+
+    `spread` asks for another node for each.
+    """
+    more = {"scheduling_strategy": "SPREAD"} if spread else {}
+    made = remote_class(HostActor, options, more)
+    return Actor(made.remote(entry, place(lease)), lease, name, on_output)
+
+
+def remote_class(cls: type[HostActor], options: RayOptions | None, more: dict[str, Any], *, life: int = 0) -> Any:
+    """The actor class with options: those of the user, above `more`. `life` is the number of threads for hooks."""
+    import ray
+
+    groups = {"in": 1, "out": 1} | ({"life": life} if life else {})
+    given: dict[str, Any] = {"concurrency_groups": groups, **more, **(options or RayOptions({})).for_ray()}
+    return ray.remote(**given)(cls)
+
+
+def check_resources(lease: Lease, asked: Iterable[tuple[str, int, RayOptions | None]]) -> None:
+    """Refuse what a private Ray can never give: its actors would wait for good. `asked`: who, how often, what."""
+    import ray
+
+    if not lease.is_private:
+        return
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    sums: dict[str, float] = {}
+    for who, count, options in asked:
+        for resource, amount in ({} if options is None else options.wanted()).items():
+            sums[resource] = sums.get(resource, 0.0) + amount * count
+            if sums[resource] > there.get(resource, 0):
+                raise ClusterError(
+                    f"{who} asks for {resource}: {amount:g} × {count}; with what others ask for that is "
+                    f"{sums[resource]:g}, and the Ray on this machine has {there.get(resource, 0):g}"
+                )
+
+
+class Actor:
+    """An actor with a task. Once it has died, `send` and `receive` raise `WorkerError`; once the cluster is lost,
+    its `ClusterError`."""
+
+    def __init__(
+        self, handle: Any, lease: Lease, name: str, on_output: Callable[[str], None], comes_again: bool = False
+    ) -> None:
+        self.name = name
+        self.pid: int | None = None
+        self._handle = handle
+        self._pid = handle.pid.remote()
+        self._lease = lease
+        self._on_output = on_output
+        self._comes_again = comes_again
+        """Whether Ray makes it anew where its process has died."""
+        self._outbox: deque[tuple[int, list[Buffer]]] = deque()
+        self._waiting = 0
+        self._change = threading.Condition()
+        self._closed = False
+        self._dead: Exception | None = None
+        self._frames: deque[Frame] = deque()
+        self._calls: deque[Any] = deque()
+        self._tail = ""
+        lease.using(self)
+        self._pusher = threading.Thread(target=self._push, name=f"sage_nb {name} outbox", daemon=True)
+        self._pusher.start()
+
+    def __repr__(self) -> str:
+        return f"<Actor {self.name!r} {self.pid}>"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has been found to have died."""
+        return self._dead is not None
+
+    def send(self, kind: int, *buffers: Buffer) -> None:
+        """Have a message sent; waits while many bytes wait. Any thread may."""
+        size = sum(map(_size, buffers))
+        with self._change:
+            while self._waiting > _FULL and not self._closed and self._dead is None:
+                self._change.wait(_LOOK)
+            if self._dead is not None:
+                raise self._dead
+            if self._closed:
+                raise WorkerError(f"{self.name} has ended")
+            self._waiting += size
+            self._outbox.append((kind, list(buffers)))
+            self._change.notify_all()
+
+    def receive(self) -> Frame:
+        """The next message; waits for it. One thread at a time may."""
+        while not self._frames:
+            if not self._listen(None):
+                raise self._gone("has ended before it was done")
+        return self._frames.popleft()
+
+    def kill(self) -> None:
+        """End it at once."""
+        import ray
+
+        with suppress(Exception):  # it has died already, or the cluster has
+            ray.kill(self._handle)
+
+    def close(self, timeout: float = 2.0) -> str:
+        """Take what it still says, end it, and free what it took here."""
+        deadline = time.monotonic() + timeout
+        with suppress(WorkerError, ClusterError):
+            while self._dead is None and time.monotonic() < deadline and self._listen(deadline):
+                continue
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+        self.kill()
+        self._pusher.join()
+        self._calls.clear()
+        self._lease.let_go(self)
+        return ""
+
+    def _listen(self, deadline: float | None) -> bool:
+        """Take the next messages; False once there will be none, or after the deadline."""
+        while len(self._calls) < _CALLS:
+            self._calls.append(self._handle.receive.remote())
+        try:
+            parcel = self._get(self._calls[0], deadline)
+        except _Again:
+            self._calls.clear()
+            self.pid, self._pid = None, self._handle.pid.remote()
+            return True
+        if parcel is None:
+            return False
+        self._calls.popleft()
+        if self.pid is None:
+            self.pid = self._get(self._pid, None)
+        for kind, buffers in unpacked(parcel):
+            if kind == Say.OUTPUT:
+                self._print(*unpack(buffers[0]))
+            else:
+                self._frames.append((kind, buffers))
+        return bool(parcel)
+
+    def _push(self) -> None:
+        """Send what is in the outbox, until it is closed."""
+        pending: deque[Any] = deque()
+        while True:
+            with self._change:
+                while not self._outbox and not self._closed:
+                    self._change.wait()
+                if self._closed:
+                    return
+                parcel = packed(self._outbox)
+                self._waiting = sum(_size(one) for _, buffers in self._outbox for one in buffers)
+                self._change.notify_all()
+            try:
+                pending.append(self._handle.send.remote(parcel))
+                while len(pending) >= _CALLS:
+                    self._get(pending.popleft(), None)
+            except (WorkerError, ClusterError):
+                return  # who receives says so
+
+    def _get(self, ref: Any, deadline: float | None) -> Any:
+        """What a call of messages returns; None after the deadline."""
+        from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+
+        try:
+            return self._wait(ref, deadline)
+        except ActorUnavailableError as exc:
+            if self._comes_again:
+                raise _Again from None
+            raise self._gone("is out of reach", exc) from None
+        except RayActorError as exc:
+            raise self._gone("has died", exc) from None
+        except RayError as exc:
+            raise self._gone("is out of reach", exc) from None
+
+    def wait(self, ref: Any, died: Callable[[Exception], Exception]) -> Any:
+        """What another call of the actor returns; where it has died, raises what `died` makes of Ray's error."""
+        from ray.exceptions import RayError
+
+        try:
+            return self._wait(ref, None)
+        except (RayError, ClusterError) as exc:
+            raise died(exc) from None
+
+    def _wait(self, ref: Any, deadline: float | None) -> Any:
+        import ray
+        from ray.exceptions import GetTimeoutError
+
+        while True:
+            if self._lease.lost is not None:
+                raise self._gone_with(self._lease.lost)
+            wait = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
+            try:
+                return ray.get(ref, timeout=max(0.0, wait))
+            except GetTimeoutError:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
+                if self._closed:
+                    raise self._gone("has ended") from None
+
+    def _gone(self, what: str, exc: Exception | None = None) -> Exception:
+        error = WorkerError(f"{self.name} (process {self.pid}) {what}" if self.pid else f"{self.name} {what}")
+        if exc is not None:
+            error.add_note(f"Ray says: {first_words(exc)}")
+        if said := self._tail.strip():
+            error.add_note(f"the last that it printed:\n{said}")
+        return self._gone_with(self._lease.lost or error)
+
+    def _gone_with(self, error: Exception) -> Exception:
+        with self._change:
+            self._dead = self._dead or error
+            self._change.notify_all()
+        return self._dead
+
+    def _print(self, text: str) -> None:
+        self._tail = (self._tail + text)[-_TAIL:]
+        try:
+            self._on_output(text)
+        except Exception:  # noqa: BLE001 - it is told, and what the actor says must go on
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+class _Again(Exception):
+    """The actor's process has died, and Ray makes it anew."""
+
+
+def first_words(exc: Exception) -> str:
+    """What Ray says of a death, without its advice: the lines up to a few hundred characters."""
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return " ".join(lines)[:600]
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
