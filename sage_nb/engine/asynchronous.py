@@ -45,6 +45,10 @@ class _ItemFailed(Exception):
         self.cause = cause
 
 
+class _Ended(Exception):
+    """What ended the loop, as its argument: a StopIteration would not come out of a coroutine as itself."""
+
+
 class _Limit:
     """Cancels the coroutine that makes it after `seconds`, not counting those for which the loop was held up."""
 
@@ -80,9 +84,14 @@ def drive(task: Task, made: Made) -> None:
     with asyncio.Runner() as runner:
         try:
             runner.run(_Driver(task, made).run())
-        except _ItemFailed as failed:
-            task.item_failed(1, failed.item, failed.cause)
-            raise LoopEnded from None
+        except _Ended as ended:
+            cause: BaseException = ended.args[0]
+        else:
+            return
+    if isinstance(cause, _ItemFailed):
+        task.item_failed(1, cause.item, cause.cause)
+        raise LoopEnded
+    raise cause
 
 
 class _Driver:
@@ -108,6 +117,8 @@ class _Driver:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._wake = asyncio.Event()
         self._error: BaseException | None = None
+        self._full = False
+        """Whether there was no room for more when it was last looked at: what has come since has woken nobody."""
         self.busy = 0.0
         """Seconds for which the operators behind have held up the event loop."""
 
@@ -130,7 +141,7 @@ class _Driver:
                 raise LoopEnded
             ended = self._take_what_there_is()
             if self._error is not None:
-                raise self._error
+                raise _Ended(self._error)
             if ended and not self._open:
                 return
             if not ended and not self._open and self._inbox.comes_to_rest():
@@ -149,12 +160,17 @@ class _Driver:
         for lane in self._inbox.by_rank():
             ended = lane.ended
             while room > 0 and lane.items:
+                if lane.idles:
+                    self._inbox.active_again(lane)
                 items, keys, _, _ = lane.take(min(room, BATCH))
                 room -= len(items)
                 for n, item in enumerate(items):
                     self._begin(_Slot(item, None if keys is None else keys[n], lane))
             if ended and not lane.items and not lane.over:
                 self._inbox.lane_over(lane)
+            elif lane.idle and not lane.items and not self._open:
+                self._inbox.idle(lane)
+        self._full = room <= 0
         if room > 0:
             self._inbox.sleep()
         return all(lane.over for lane in self._inbox.lanes)
@@ -223,7 +239,7 @@ class _Driver:
             while self._slots and self._slots[0].settled:
                 self._pass_on(self._slots[0])
                 self._slots.popleft()
-        if self._inbox.queued() or not self._open or self._inbox.circle is not None:
+        if self._full or self._inbox.queued() or not self._open or self._inbox.circle is not None:
             self._wake.set()
 
     def _pass_on(self, slot: _Slot) -> None:

@@ -120,7 +120,10 @@ def _call(host: Host, op: Operator, spec: FunctionSpec) -> Any:
 def _fold(host: Host, op: Operator) -> Built:
     spec = op.spec.function
     state = _states(op)
-    return Built(None if spec is None else _call(host, op, spec), state)
+    if spec is None or not spec.is_class:
+        return Built(None if spec is None else spec.target, state)
+    instance = host.make(op, spec.target, spec.args, spec.kw or {})
+    return Built(instance.execute, state, _context_of(instance, host, op))
 
 
 def _states(op: Operator) -> dict[Any, Any]:

@@ -251,17 +251,22 @@ class Lane:
 
     def drop(self) -> None:
         """Let go what is in the lane."""
-        self.dropped += len(self.items)
-        self._clear()
+        count = len(self.items)  # what comes with an item is there before it
+        self.dropped += count
+        for column in self._columns():
+            del column[:count]
         if self.on_taken is not None:
             self.on_taken()
         with self.inbox.lock:
             self.inbox.room.notify_all()
 
     def _clear(self) -> None:
-        for column in (self.items, self.keys, self.times, self.marks, self.sequence):
-            if column is not None:
-                column.clear()
+        for column in self._columns():
+            column.clear()
+
+    def _columns(self) -> list[list[Any]]:
+        columns = (self.items, self.keys, self.times, self.marks, self.sequence)
+        return [column for column in columns if column is not None]
 
     def appended(self) -> int:
         return self.taken + len(self.items)
@@ -388,9 +393,7 @@ class Inbox:
                     got = True
                     self.look()
                     if lane.idles:
-                        lane.idles = False
-                        if self.on_active is not None:
-                            self.on_active(lane)
+                        self.active_again(lane)
                     batch = lane.take(BATCH)
                     began, count = time.monotonic(), len(batch[0])
                     self.current = batch[0]
@@ -405,8 +408,8 @@ class Inbox:
                         break
                 if lane.items:
                     continue
-                if lane.idle and not ended:
-                    self._idle(lane)
+                if lane.idle and not ended and not lane.items:  # in this order: it appends, and then rests
+                    self.idle(lane)
                 if watermark > lane.mark:
                     lane.mark = watermark
                     self._advance()
@@ -435,7 +438,14 @@ class Inbox:
         if self.circle is not None and not lane.first:
             self.circle.rouse()
 
-    def _idle(self, lane: Lane) -> None:
+    def active_again(self, lane: Lane) -> None:
+        """A lane that had nothing has an item."""
+        lane.idles = False
+        if self.on_active is not None:
+            self.on_active(lane)
+
+    def idle(self, lane: Lane) -> None:
+        """A lane has nothing now, and says so."""
         lane.idle = False
         if not lane.idles:
             lane.idles = True

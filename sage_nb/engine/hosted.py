@@ -260,7 +260,7 @@ class HostedTask(Task):
                 lane.idles, sent = False, True
             if lane.items:
                 continue
-            if lane.idle:
+            if lane.idle and not lane.items:
                 lane.idle = False
                 if not lane.idles:
                     lane.idles = True
@@ -277,8 +277,8 @@ class HostedTask(Task):
 
     def _take(self, kind: int, buffers: list[Any]) -> None:
         if kind == Say.DATA:
-            number, target = unpack(buffers[0])
-            self._deliver(self.lanes[number][target], buffers)
+            number, target, at_work = unpack(buffers[0])
+            self._deliver(self.lanes[number][target], buffers, at_work)
         elif kind == Say.MARK:
             number, target, mark = unpack(buffers[0])
             self.lanes[number][target].advance(mark)
@@ -314,8 +314,12 @@ class HostedTask(Task):
             found = self._paces[lane] = Pace(self._window)
         return found
 
-    def _deliver(self, lane: Lane, buffers: list[Any]) -> None:
+    def _deliver(self, lane: Lane, buffers: list[Any], at_work: bool) -> None:
+        """`at_work` says that the items were in work when a stop came, and not waiting."""
         _, (items, keys, times, marks, sequence) = read_data(buffers)
+        if self.is_cut() and not at_work:
+            lane.dropped += len(items)
+            return
         self._pace(lane).sent(len(items), buffers)
         if lane.sequence is not None:
             lane.sequence.extend(sequence)

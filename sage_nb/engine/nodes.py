@@ -43,7 +43,7 @@ def _node(stage: Stage, i: int, source_kind: str, consumers: tuple[int, ...], on
     return Node(
         *(_kind(op), up, consumers),
         columns=_given(stage, op, _is_direct(stage, i)),
-        sets_key=member.keyed and (op.kind == "process" or (spec is not None and spec.is_class)),
+        sets_key=member.keyed and (op.kind == "process" or (spec is not None and spec.is_class and op.kind != "batches")),
         catches=policy != "fail" and op.kind in _CATCHING,
         emits=_emits(member, op),
     )
@@ -65,6 +65,8 @@ def _way_out(stage: Stage, member: Member, edge: Edge, direct: bool) -> Node:
 
 def _columns(stage: Stage) -> str:
     """What comes with the items of the stage's inbox."""
+    if stage.head == "ordered":
+        return ""
     columns = "k" if stage.members[0].keyed else ""
     if any(op.kind in _TAGGED for op in stage.operators):
         columns += "t"

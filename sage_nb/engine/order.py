@@ -98,6 +98,10 @@ class Order:
         """How many items the process behind lane `at` is through with."""
         return self._done[at]
 
+    def at_rest(self) -> bool:
+        """Whether the processes are through with all that they were given."""
+        return self._given == self._done
+
 
 _FEW = 3
 """At least so many items are with each process: one in work, one that waits, one on its way."""
@@ -123,11 +127,13 @@ def in_order(inbox: Inbox, order: Order) -> Iterator[list[Any]]:
         while order.turns and len(ready) < BATCH:
             at, end = order.turns[0]
             lane = lanes[at]
-            through = order.done(at) >= end  # read first: by then, all that came of them is here
+            through = lane.ended or order.done(at) >= end  # read first: by then, all that came of them is here
             before = len(ready)
             ready += _up_to(lane, end)
+            if len(ready) > before and lane.idles:
+                inbox.active_again(lane)
             taken.append((lane, len(ready) - before))
-            through = through or bool(lane.items)  # what is left came of items after `end`
+            through = through or _is_past(lane, end)
             if not through:
                 break
             order.turns.popleft()
@@ -145,8 +151,21 @@ def in_order(inbox: Inbox, order: Order) -> Iterator[list[Any]]:
         if ended and order.turns:
             order.turns.popleft()  # the last of a lane, which the stream's end has cut short
             continue
+        if ended:  # a stop handed them on without a turn
+            for lane in lanes:
+                lane.drop()
+            continue
+        if order.at_rest():
+            for lane in lanes:
+                if lane.idle and not lane.items:
+                    inbox.idle(lane)
         inbox.look()
         inbox.wait_for_word()
+
+
+def _is_past(lane: Lane, end: int) -> bool:
+    """Whether what waits in the lane came of items from `end` on: so all of those before are through."""
+    return bool(lane.items) and lane.sequence is not None and lane.sequence[0] >= end
 
 
 def _up_to(lane: Lane, end: int) -> list[Any]:

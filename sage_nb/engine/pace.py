@@ -40,9 +40,12 @@ class Pace:
         self._mean = size if size > self._mean or size * self.most < _UNDER_WAY / 8 else (self._mean + size) / 2
 
     def limit(self, lane: Lane) -> None:
-        """Let the lane hold no more than may be under way, where the items are large."""
+        """Let the lane hold no more than may be under way, where the items are large.
+
+        One that comes from another process is held by what that may have under way: who reads from it is never held.
+        """
         window = self.window()
-        if window < lane.capacity and not lane.feedback:
+        if window < min(self.most, lane.capacity) and not lane.feedback and lane.on_taken is None:
             lane.capacity = max(2, window)
             lane.limit = min(lane.limit, lane.capacity - 1)
 

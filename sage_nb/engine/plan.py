@@ -28,6 +28,7 @@ from sage_nb.engine.writing import generate
 from sage_nb.errors import SubmitError
 from sage_nb.pipeline.graph import Graph, Operator
 from sage_nb.pipeline.placement import RayOptions
+from sage_nb.pipeline.requests import takes_requests
 from sage_nb.pipeline.sources import IterableSource
 
 __all__ = ["make_plan"]
@@ -181,7 +182,7 @@ class _Planner:
 
     def _source(self, op: Operator) -> None:
         spec, count = op.spec[0], op.settings.parallelism or 1
-        shippable = not (isinstance(spec, IterableSource) and spec.once)
+        shippable = not (isinstance(spec, IterableSource) and spec.once) and not takes_requests(op)
         stage = self._draft("source", count, self._where(op) if shippable else "thread", "")
         stage.ray = op.settings.ray
         self._at[op.id] = _At(stage, stage.add(op, None, -1, False), None)
@@ -219,7 +220,7 @@ class _Planner:
             return False
         if is_timed(op) and count > 1:
             return False
-        if is_clocked(op) and stage.head == "source":
+        if is_clocked(op) and stage.head != "inbox":
             return False
         if self._is_pool(op):
             return False

@@ -339,7 +339,16 @@ class Task:
         if items and made is not None:
             emit = made.emits[index]
             assert emit is not None
-            emit(items)
+            try:
+                emit(items)
+            except StopIteration as exc:  # it would become something else on its way through a generator
+                self._loop_failed(exc)
+                raise LoopEnded from None
+            except LoopEnded as end:
+                if self.inbox is None or not self.is_cut() or self._nobody_wants():
+                    raise
+                end.__traceback__ = None  # the rest of this is dropped; what is at work further up still comes
+                self._cut()
 
     def function_at(self, index: int) -> Any:
         return self._built[index].function
@@ -598,8 +607,11 @@ class Task:
         """Leave where nothing more may go on, or nobody wants more. Drop what waits where a stop is overdue."""
         if self.is_cut() and not self._is_cut and self.stage.head != "async":
             self._cut()
-        if self.must_leave() or (self._takes is not None and self._takes.all_closed()):
+        if self._nobody_wants():
             raise LoopEnded
+
+    def _nobody_wants(self) -> bool:
+        return self.must_leave() or (self._takes is not None and self._takes.all_closed())
 
     def must_leave(self) -> bool:
         """Whether not even what is on its way may go on: see `channels.Sender`."""
@@ -784,7 +796,10 @@ class Task:
         inbox = self.inbox
         if inbox is None:
             return 0
-        return sum(lane.dropped + lane.appended() for lane in inbox.lanes) - self._counts()[0].items_out
+        came = sum(lane.dropped + lane.appended() for lane in inbox.lanes)
+        if self.stage.head == "async":  # what is awaited is not through before it has settled
+            return came - sum(lane.done for lane in inbox.lanes)
+        return came - self._counts()[0].items_out
 
     def blocked(self) -> float:
         """Seconds for which the task was held because the next ones had no room."""

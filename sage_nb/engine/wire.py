@@ -21,7 +21,7 @@ class Say(IntEnum):
     """Kinds of frames; the records they carry are tuples in the order given."""
 
     INIT = 1  # to the process: what to run
-    DATA = 2  # both ways: lane (its number, or edge and target), then items, keys, times, marks, sequence
+    DATA = 2  # both ways: lane (its number; or edge, target, whether sent after a stop dropped what waited), columns
     MARK = 3  # both ways: lane, watermark
     END = 4  # to the process: lane
     STATE = 5  # to the process: begun, stopping, failed, paused

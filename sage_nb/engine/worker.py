@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sage_nb.engine import failure as failures
 from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.channels import BATCH, Inbox, Lane
-from sage_nb.engine.failure import Failure, explain
+from sage_nb.engine.failure import Failure, explain, safe_repr
 from sage_nb.engine.frames import ConnectionClosed, Frame
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.pace import Pace
@@ -27,6 +27,7 @@ from sage_nb.engine.shipping import RECEIVED, Known, dumps_items, loads, loads_i
 from sage_nb.engine.task import Task
 from sage_nb.engine.travelled import dumps_exception, loads_exception
 from sage_nb.engine.wire import Say, data, pack, read_data, unpack
+from sage_nb.errors import ShippingError
 from sage_nb.pipeline.context import Context, ServiceProxy, current
 from sage_nb.pipeline.graph import Operator
 
@@ -140,7 +141,11 @@ class RemoteAttempt:
         self.log.say("job", text, level)
 
     def caught(self, op: Operator, policy: str, item: Any, exc: Exception) -> None:
-        parts = [dumps_items([item], self.known), dumps_exception(exc, self.known)]
+        try:
+            said = dumps_items([None if policy == "skip" else item], self.known)
+        except ShippingError:
+            said = dumps_items([safe_repr(item)], self.known)
+        parts = [said, dumps_exception(exc, self.known)]
         record = pack(op.id, policy, len(parts[0]))
         self._connection.send(Say.CAUGHT, record, *parts[0], *parts[1])
 
@@ -282,7 +287,8 @@ class _Links:
     def write(self) -> None:
         """Send what comes out, until the task has left and all is sent."""
         moments, told = 0, 0.0
-        done = [0] * (0 if self._task.inbox is None else len(self._task.inbox.lanes))
+        inbox = self._task.inbox
+        done = [0] * (0 if inbox is None else len(inbox.lanes))
         pending: tuple[list[int], list[int]] | None = None
         try:
             while True:
@@ -290,16 +296,14 @@ class _Links:
                 if self._attempt.is_overdue() and not self._is_cut:
                     self._drop()
                 if pending is None:  # how far the task is, and what has come of it
-                    now_done = [] if self._task.inbox is None else [lane.done for lane in self._task.inbox.lanes]
+                    now_done = [] if inbox is None else [lane.done for lane in inbox.lanes]
                     pending = now_done, [lane.appended() for lane in self._out.lanes]
                 sent = self._send_items()
                 if all(map(_has_sent, self._out.lanes, pending[1])):
-                    for number, (before, now) in enumerate(zip(done, pending[0], strict=True)):
-                        if now > before:
-                            self._connection.send(Say.ACK, pack(number, now))
-                            sent = True
+                    sent = self._acknowledge(done, pending[0]) or sent
                     done, pending = pending[0], None
                 if over and (self._attempt.has_failed() or not any(map(_is_waiting, self._out.lanes))):
+                    self._acknowledge(done, [] if inbox is None else [lane.done for lane in inbox.lanes])
                     break
                 if time.monotonic() - told > _COUNTS_EVERY:
                     self._send_counts()
@@ -317,6 +321,13 @@ class _Links:
             op = self._task.stage.operators[-1]
             self._attempt.fail(explain(exc, f"sending what came of operator {op.name!r} ({op.kind})", operator=op.name))
             self._connection.send(Say.DONE)
+
+    def _acknowledge(self, before: list[int], now: list[int]) -> bool:
+        """Say how many items of each lane the task is done with. Whether there was something to say."""
+        more = [number for number, count in enumerate(now) if count > before[number]]
+        for number in more:
+            self._connection.send(Say.ACK, pack(number, now[number]))
+        return bool(more)
 
     def _drop(self) -> None:
         """A stop is overdue: what waits to be sent is not. What is at work still is, once it is finished."""
@@ -337,7 +348,7 @@ class _Links:
                 if lane.sequence is not None:
                     sequence = lane.sequence[:count]
                     del lane.sequence[:count]
-                frame = data(end, (*lane.take(count), sequence), self._attempt.known)
+                frame = data((*end, self._is_cut), (*lane.take(count), sequence), self._attempt.known)
                 pace.sent(count, frame)
                 pace.limit(lane)
                 self._connection.send(Say.DATA, *frame)
@@ -347,7 +358,7 @@ class _Links:
             if mark > lane.mark:
                 lane.mark = mark
                 self._connection.send(Say.MARK, pack(*end, mark))
-            if lane.idle:
+            if lane.idle and not lane.items:
                 lane.idle = False
                 self._connection.send(Say.IDLE, pack(*end))
         return sent

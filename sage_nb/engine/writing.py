@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from sage_nb.engine.inline import Inlined, Woven, inlined, sharing_globals, weave
+from sage_nb.engine.keys import stable_hash
 from sage_nb.engine.loops import _DERIVED, FILENAME, Line, Loop, Made, Node, Place, spread
 from sage_nb.errors import PipelineError
 from sage_nb.pipeline.sources import is_end
@@ -63,6 +64,8 @@ _TOOLS: dict[str, Any] = {
     "tuple_": tuple,
     "Exception_": Exception,
     "missing_": _MISSING,
+    "TypeError_": TypeError,
+    "hash_": stable_hash,
 }
 _PARTS = (
     *("source", "control", "within", "idle", "active", "closed"),
@@ -252,7 +255,7 @@ class _Writer:
         """A value per key, in a dict that holds nothing else."""
         node, key = self.nodes[i], self.key
         if node.kind == "count":
-            self.put(f"a{i} = s{i}[{key}] = g{i}({key}, 0) + 1", i, runs=True)
+            self.keyed(i, f"a{i} = s{i}[{key}] = g{i}({key}, 0) + 1")
             self.put(f"x{i} = ({key}, a{i})", i, runs=True)
             self.branch(i, f"x{i}", tail)
             return
@@ -263,7 +266,7 @@ class _Writer:
         if node.catches:
             self.guarded_fold(i, value, tail)
             return
-        self.put(f"a{i} = g{i}({key}, missing_)", i, runs=True)
+        self.keyed(i, f"a{i} = g{i}({key}, missing_)")
         with self.block(f"if a{i} is missing_:", i, runs=True):
             self.put(f"x{i} = {value}", i, runs=True)
         with self.block("else:", i, runs=True):
@@ -276,10 +279,22 @@ class _Writer:
             self.put(f"x{i} = ({key}, x{i})", i, runs=True)
         self.branch(i, f"x{i}", tail)
 
+    def keyed(self, i: int, line: str) -> None:
+        """A line that looks up the key. That it cannot be hashed is said of the `keyby`, where that is in this loop."""
+        with self.block("try:", i, runs=True):
+            self.put(line, i, runs=True)
+        maker = i if self.key == "None" else int(self.key[1:])
+        at = maker if self.nodes[maker].kind == "keyby" else i
+        with self.block("except TypeError_:", at, runs=True):
+            self.put(f"hash_({self.key})", at, runs=True)
+            self.put("raise", i, runs=True)
+
     def guarded_fold(self, i: int, value: str, tail: bool) -> None:
         """As `fold`, but what fails changes nothing."""
         node, key = self.nodes[i], self.key
         step = f"f{i}(a{i}, {value})" if node.kind == "reduce" else f"a{i} + {value}"
+        if node.sets_key:
+            self.put(f"c{i}.key = {key}", i)
         with self.block("try:", i, runs=True):
             if value.startswith("v"):
                 with self.block(f"if {value} is not missing_:", i, runs=True):
@@ -309,7 +324,7 @@ class _Writer:
             with self.block(f"if r{i}.__class__ is tuple_:", i, runs=True):
                 self.put(f"d{i} += len_(r{i})", i, runs=True)
                 self.put(f"i{i} = iter_(r{i})", i, runs=True)
-            self.put(f"else: i{i} = each{i}(spread_(r{i}))", i, runs=True)
+            self.put(f"else: i{i} = each{i}(spread_(r{i}), {given})", i, runs=True)
             items = f"i{i}"
         elif catches:
             items = f"guarded{i}(r{i}, {given})"
@@ -545,11 +560,19 @@ def _prepare(writer: _Writer, counted: list[int], listed: list[int]) -> None:
             _guard(writer, i)
     for i in listed:
         writer.put(f"i{i} = iter_(())")
-        with writer.block(f"def each{i}(items):"):
+        with writer.block(f"def each{i}(items, {_given(writer.nodes, i)}):"):  # the item, for what is told of a failure
             writer.put(f"nonlocal d{i}")
             with writer.block("for item in items:", i, runs=True):
                 writer.put(f"d{i} += 1.0")
                 writer.put("yield item", i, runs=True)
+
+
+def _given(nodes: tuple[Node, ...], i: int) -> str:
+    """The variable that holds the item that node `i` is given."""
+    i = nodes[i].upstream
+    while nodes[i].kind in ("pass", "filter", "keyby", "take"):
+        i = nodes[i].upstream
+    return f"x{i}"
 
 
 def _guard(writer: _Writer, i: int) -> None:
