@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "sage_nb.errors": (
+        "ClusterError",
         "DuplicateNameError",
         "ItemTimeout",
         "JobNotFoundError",
@@ -26,6 +27,7 @@ _HOME = {
         "PipelineError",
         "RemoteError",
         "SageError",
+        "ServiceDiedError",
         "ServiceError",
         "ServiceMethodError",
         "ServiceNotFoundError",

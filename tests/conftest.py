@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from tests.kernels import Kernel
 from tests.leaks import Leaks
+from tests.support import until
 
 HERE = Path(__file__).parent
 # Tests of these run pipelines in this process, and each must leave it as it was.
@@ -32,7 +34,28 @@ def leaks() -> Iterator[Leaks]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing_running(request: pytest.FixtureRequest) -> None:
     if request.path.relative_to(HERE).parts[0] in CHECKED_FOR_LEAKS:
-        request.getfixturevalue("leaks")
+        call = getattr(request.node, "callspec", None)
+        on_ray = call is not None and "ray" in re.split("[- ]", call.id)
+        request.getfixturevalue("no_actors" if on_ray else "leaks")
+
+
+@pytest.fixture
+def no_actors(private_ray: None) -> Iterator[None]:
+    """Fails the test when actors, or threads of jobs, outlive it. Ray's own threads and files stay while it is up."""
+    from tests.onray.support import living_actors, our_threads
+
+    yield
+    until(lambda: not living_actors())
+    until(lambda: not our_threads())
+
+
+@pytest.fixture(scope="module")
+def private_ray() -> Iterator[None]:
+    """Ends the private Ray with the module's last test, so that it opens nothing while other tests look."""
+    yield
+    from tests.onray.support import end_private_ray
+
+    end_private_ray()
 
 
 @pytest.fixture

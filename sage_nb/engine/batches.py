@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sage_nb.pipeline.batches import Columns, as_format, is_chunk, is_frame, join, length, rows, split
+from sage_nb.pipeline.batches import Columns, as_format, is_chunk, is_frame, join, length, record_of, rows, split
 
 __all__ = ["SINGLE_ITEMS", "Batcher", "as_format", "is_chunk", "is_frame", "length", "rows", "split"]
 
@@ -91,7 +91,7 @@ class Batcher:
         """Call the function with a batch; the chunk that goes on, if any."""
         self.batch = batch
         try:
-            result = _columns_back(batch, self._call(batch))
+            result = _taken_apart(_columns_back(batch, self._call(batch)))
         except Exception as exc:  # noqa: BLE001 - raised again, or the error policy's
             self._refuse(exc, batch)
             result = None
@@ -141,6 +141,14 @@ class Batcher:
             self.batch = [row for chunk in taken for row in rows(chunk)]
             self._refuse(exc, self.batch)
             return []
+
+
+def _taken_apart(result: Any) -> Any:
+    """The items of an iterable, such as a generator. What has fields is one item, as are text, dicts and scalars."""
+    whole = (str, bytes, bytearray, memoryview, Mapping)
+    if isinstance(result, whole) or not isinstance(result, Iterable) or is_chunk(result) or hasattr(result, "dtype"):
+        return result
+    return result if record_of(result) is not None else list(result)
 
 
 def _columns_back(batch: Any, result: Any) -> Any:

@@ -292,7 +292,10 @@ class HostedTask(Task):
                 self._answers.take(buffers, child.send)
         elif kind == Say.LOG:
             source, level, text = unpack(buffers[0])
-            self.attempt.log.say(source, text, level)
+            if source == "job":
+                self.attempt.say(text, level)
+            else:
+                self.attempt.log.say(source, text, level)
         elif kind == Say.READY:
             (self.total,) = unpack(buffers[0])
             self.ready.set()

@@ -55,17 +55,24 @@ class Letters(Sequence[DeadLetter]):
 
 
 class DeadLetters(dict[str, Letters]):
-    """The dead letters of one job, by the operator's name; those of operators that keep none are empty."""
+    """The dead letters of one job, by the operator's name; those of operators that keep none are empty.
+
+    Raises `KeyError` where no operator has the name.
+    """
 
     def __init__(self, operators: list[Operator], on_error: str) -> None:
         super().__init__()
         self._told: set[tuple[str, str]] = set()
+        self._names = {op.name for op in operators}
         for op in operators:
             if (op.settings.on_error or on_error) == "dead_letter":
                 self[op.name] = Letters()
 
     def __missing__(self, name: object) -> Letters:
-        return Letters()
+        if name in self._names:
+            return Letters()
+        kept = ", ".join(self) or "none; on_error='dead_letter' lets an operator keep them"
+        raise KeyError(f"no operator is called {name!r}; those that keep dead letters: {kept}")
 
     def add(self, op: Operator, policy: str, item: Any, exc: Exception, log: JobLog) -> None:
         """Take in an item; the first one of an operator is told in the log."""

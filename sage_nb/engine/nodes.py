@@ -43,10 +43,15 @@ def _node(stage: Stage, i: int, source_kind: str, consumers: tuple[int, ...], on
     return Node(
         *(_kind(op), up, consumers),
         columns=_given(stage, op, _is_direct(stage, i)),
-        sets_key=member.keyed and (op.kind == "process" or (spec is not None and spec.is_class and op.kind != "batches")),
+        sets_key=member.keyed and _wants_key(op, spec),
         catches=policy != "fail" and op.kind in _CATCHING,
         emits=_emits(member, op),
     )
+
+
+def _wants_key(op: Operator, spec: Any) -> bool:
+    """Whether its context is to know the key at hand; a batch has none."""
+    return op.kind == "process" or (spec is not None and spec.is_class and op.kind != "batches")
 
 
 _CATCHING = frozenset({"map", "filter", "flatmap", "comap", "join", "keyby", "reduce", "sum", "process", "sink"})

@@ -83,11 +83,12 @@ class Service:
             self.instance = make_instance(self.spec.make, self.spec.args, self.spec.kw, ctx)
         self.thread_safe = bool(getattr(self.instance, "thread_safe", False))
 
-    def hook(self, names: tuple[str, ...]) -> Callable[[], Any] | None:
-        """The hook that goes by one of `names`. Those that start an actor's service run with its making."""
-        if self.remote is None:
-            return resolve_hook(self.instance, names)
-        return self.remote.hook(DOWN.index(names)) if names in DOWN else None
+    def hooks(self) -> Callable[[tuple[str, ...]], Callable[[], Any] | None]:
+        """Gives the hook that goes by one of some names, also once the service has let go of its instance."""
+        remote, instance = self.remote, self.instance
+        if remote is None:
+            return lambda names: resolve_hook(instance, names)
+        return lambda names: remote.hook(DOWN.index(names)) if names in DOWN else None  # it is made started
 
     def invoke(self, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Any:
         """Call on the caller's thread."""
@@ -192,8 +193,9 @@ class ServiceHost:
     def _start_one(self, service: Service) -> bool:
         """False where the start took so long that it was given up; what had come of it by then is undone."""
         service.make(self.context(service.name), self.remote)
+        hook_of = service.hooks()
         for names in UP:
-            hook = service.hook(names)
+            hook = hook_of(names)
             if hook is not None and not service.given_up:
                 hook()
         with service.queue_lock:
@@ -202,7 +204,7 @@ class ServiceHost:
                 return True
         for names in DOWN:
             try:
-                hook = service.hook(names)
+                hook = hook_of(names)
                 if hook is not None:
                     hook()
             except Exception as exc:  # noqa: BLE001 - the job has ended long since; its log is what is left to tell
@@ -243,7 +245,7 @@ class ServiceHost:
         for service in made:
             for names in DOWN:
                 try:
-                    hook = service.hook(names)
+                    hook = service.hooks()(names)
                 except BaseException as exc:  # noqa: BLE001 - a user's __getattr__; it is that step's failure
                     hook = partial(_raise, exc)
                 if hook is not None:

@@ -20,8 +20,7 @@ from sage_nb.jobs.service import PipelineService
 from sage_nb.pipeline.batches import need
 from sage_nb.pipeline.checks import check_policy
 from sage_nb.pipeline.environment import BaseEnvironment, did_you_mean
-from sage_nb.pipeline.graph import Operator
-from sage_nb.pipeline.requests import RequestSource
+from sage_nb.pipeline.requests import takes_requests
 from sage_nb.pipeline.restarts import refuse_unreplayable
 from sage_nb.pipeline.sources import IterableSource
 
@@ -75,7 +74,7 @@ class LocalEnvironment(BaseEnvironment):
             raise SignatureError(f"register_pipeline: takes an environment, not {type(env).__name__}")
         if env is self:
             raise PipelineError("register_pipeline: an environment cannot be a service of itself")
-        if not any(op.kind == "source" and _takes_requests(op) for op in env._graph.operators):
+        if not any(map(takes_requests, env._graph.operators)):
             raise PipelineError(f"register_pipeline: {env.name!r} takes no requests; begin it with from_requests()")
         self._service("register_pipeline", name, PipelineService, (env,), {})
 
@@ -220,10 +219,6 @@ class LocalEnvironment(BaseEnvironment):
         if self._job is None:
             raise JobStateError(f"the environment {self.name!r} has no job yet; submit it first")
         return self._job
-
-
-def _takes_requests(op: Operator) -> bool:
-    return getattr(op.spec[0], "target", None) is RequestSource
 
 
 def _check_options(timeout: Any, cleanup: str) -> None:

@@ -6,8 +6,9 @@ A `FunctionSpec` is a checked function: a plain callable, or a class with its co
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from sage_nb.errors import PipelineError, SignatureError
@@ -27,6 +28,16 @@ __all__ = [
 ]
 
 _RESERVED = ("parallelism", "executor", "on_error", "ray", "concurrency", "ordered", "item_timeout")
+_OPTIONS = {
+    "map_async": ("concurrency", "ordered", "item_timeout"),
+    "map_batches": ("size", "format"),
+    "keyby": ("strategy",),
+    "reduce": ("expire_after",),
+    "process": ("expire_after",),
+    "from_source": ("delay",),
+}
+"""What an operator takes beside `parallelism`, `executor` and `on_error`."""
+_NEAR = 0.82
 _EXECUTORS = ("thread", "process")
 ERROR_POLICIES = ("fail", "skip", "dead_letter")
 _GIVEN = ("no argument", "one argument", "two arguments", "three arguments")
@@ -42,11 +53,29 @@ class FunctionSpec:
     is_class: bool = False
 
 
-def reject_reserved(kind: str, kw: dict[str, Any]) -> None:
-    """Refuse keywords that mean something to the engine, so that none reaches a constructor unseen."""
+def reject_reserved(kind: str, kw: dict[str, Any], target: Any = None) -> None:
+    """Refuse keywords that mean something to the engine, so that none reaches a constructor unseen.
+
+    With the `target` that gets the others, also those that look like a slip in one: a constructor may take anything.
+    """
     for key in _RESERVED:
         if key in kw:
             raise PipelineError(f"{kind}: {key!r} is reserved for the engine and has no meaning here; leave it out")
+    if target is None or not kw:
+        return
+    own = _parameters(target)
+    for key in kw:
+        near = get_close_matches(key, ("parallelism", "executor", "on_error", *_OPTIONS.get(kind, ())), 1, _NEAR)
+        if near and key not in own:
+            raise SignatureError(f"{kind}: there is no option {key!r}; did you mean {near[0]!r}?")
+
+
+def _parameters(target: Any) -> Collection[str]:
+    """The names of the parameters of a callable; none of one that does not tell."""
+    try:
+        return inspect.signature(target).parameters.keys()
+    except (ValueError, TypeError):
+        return ()
 
 
 def settings_of(
@@ -114,7 +143,7 @@ def function_spec(
 
     `coroutine` says whether the operator awaits what the function returns.
     """
-    reject_reserved(kind, kw)
+    reject_reserved(kind, kw, fn)
     if isinstance(fn, type) and has_execute(fn):
         check_constructor(kind, fn, args, kw)
         execute = inspect.getattr_static(fn, "execute")

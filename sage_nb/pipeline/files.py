@@ -20,10 +20,11 @@ import shutil
 import sys
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,15 +36,17 @@ from sage_nb.pipeline.batches import (
     is_chunk,
     is_frame,
     join,
+    length,
     need,
     record_of,
     rows,
     split,
 )
-from sage_nb.pipeline.functions import SinkFunction
+from sage_nb.pipeline.functions import LOST, SinkFunction
+from sage_nb.pipeline.graph import Operator
 from sage_nb.pipeline.sources import file_path
 
-__all__ = ["CsvSink", "JsonlSink", "ParquetSink", "check_target"]
+__all__ = ["CsvSink", "JsonlSink", "ParquetSink", "check_target", "is_written"]
 
 _BUFFER = 1 << 18
 _ROWS_AT_ONCE = 4096
@@ -84,10 +87,21 @@ def _check_settings(
         need(kind, "pyarrow")
 
 
+def is_written(op: Operator, target: str) -> bool:
+    """Whether `op` is a file sink that writes to `target`, be it by way of a link."""
+    if op.kind != "sink" or op.spec.target not in (CsvSink, JsonlSink, ParquetSink):
+        return False
+    return bool(os.path.realpath(op.spec.args[0]) == os.path.realpath(target))
+
+
 class _FileSink(SinkFunction):
-    """The hidden file and what becomes of it. Subclasses write to the last of `_layers`."""
+    """The hidden file and what becomes of it. Subclasses write to the last of `_layers`, and count in `_written`."""
+
+    kind: str
 
     def __init__(self, path: str) -> None:
+        self._written = 0
+        """The number of rows."""
         self._target = os.path.realpath(path)  # a link stays one; the file that it leads to is replaced
         self._hidden: str | None = None
         self._layers: list[Any] = []
@@ -132,6 +146,7 @@ class _FileSink(SinkFunction):
             return
         try:
             if self.ctx.is_stop_requested():
+                setattr(self, LOST, self._what_is_lost())
                 return
             if self._broken is not None:
                 raise self._broken
@@ -144,6 +159,12 @@ class _FileSink(SinkFunction):
             self._hidden = None
         finally:
             self._discard()
+
+    def _what_is_lost(self) -> str | None:
+        if not self._written:
+            return None
+        rows = "the row that it had was" if self._written == 1 else f"the {self._written:,} rows that it had were"
+        return f"{self.kind} {os.path.basename(self._target)!r}: the job was stopped or has failed; {rows} discarded"
 
     def _discard(self) -> None:
         while self._layers:
@@ -187,8 +208,6 @@ class _FileSink(SinkFunction):
 class _TableSink(_FileSink):
     """A file with columns, which are the fields of the first item."""
 
-    kind: str
-
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._names: tuple[Any, ...] | None = None
@@ -202,7 +221,7 @@ class _TableSink(_FileSink):
             super().execute(item)
 
     def _write_row(self, item: Any) -> None:
-        if isinstance(item, tuple) and getattr(item, "_fields", None) == self._names:
+        if isinstance(item, tuple) and self._names is not None and getattr(item, "_fields", None) == self._names:
             self._write_values(item)
             return
         record = item if type(item) is dict else record_of(item)
@@ -278,6 +297,7 @@ class CsvSink(_TableSink):
         if self._broken is not None:
             raise self._broken
         self._writerow(values if _PLAIN.issuperset(map(type, values)) else map(_cell, values))
+        self._written += 1
 
     def write_chunk(self, chunk: Any) -> None:
         """Write the rows of a chunk."""
@@ -288,6 +308,7 @@ class CsvSink(_TableSink):
         with self._whole():
             for block in blocks(chunk, _ROWS_AT_ONCE):
                 self._writer.writerows(zip(*map(_cells, self._in_order(columns(block))), strict=True))
+                self._written += length(block)
 
 
 def _cells(values: list[Any]) -> list[Any]:
@@ -317,6 +338,8 @@ class JsonlSink(_FileSink):
     infinities, are null, as are pandas' NaT and NA. Anything else is a `TypeError`.
     """
 
+    kind = "to_jsonl"
+
     def _begin(self, file: Any) -> None:
         import msgspec.json
 
@@ -339,6 +362,7 @@ class JsonlSink(_FileSink):
         except BaseException as exc:
             self._broken = exc
             raise
+        self._written += 1
 
 
 def _jsonable(value: Any) -> Any:
@@ -375,7 +399,8 @@ def _special(value: Any) -> Any:
 class ParquetSink(_TableSink):
     """Rows of a Parquet file. The types of the columns are those of the first `rows_per_group` rows.
 
-    In a column that does not hold floats, NaN is null.
+    In a column that does not hold floats, NaN is null. A value that the type of its column cannot hold as it is fails
+    the job.
     """
 
     kind = "to_parquet"
@@ -392,13 +417,23 @@ class ParquetSink(_TableSink):
     def _begin(self, file: Any) -> None:
         self._arrow = importlib.import_module("pyarrow")
         self._parquet = importlib.import_module("pyarrow.parquet")
+        self._refusals = (self._arrow.ArrowException, TypeError, ValueError, OverflowError)
         self._out = file
         self._writer: Any = None
+
+    def _write_row(self, item: Any) -> None:
+        if isinstance(item, tuple) and not hasattr(item, "_fields"):
+            raise TypeError(
+                "to_parquet: items are dicts, named tuples or dataclasses, whose fields are the columns, not "
+                f"{type(item).__name__}; make a dict of each in a map() before"
+            )
+        super()._write_row(item)
 
     def _write_values(self, values: Collection[Any]) -> None:
         if self._broken is not None:
             raise self._broken
         self._rows.append(tuple(values))
+        self._written += 1
         if len(self._rows) + self._held >= self._group:
             self._flush(last=False)
 
@@ -412,6 +447,7 @@ class ParquetSink(_TableSink):
         self._hold_rows()
         self._tables.append(self._fitted(table.select(list(map(str, self._names or ())))))
         self._held += len(table)
+        self._written += len(table)
         if self._held >= self._group:
             self._flush(last=False)
 
@@ -444,23 +480,107 @@ class ParquetSink(_TableSink):
             self._tables.append(self._arrow.Table.from_arrays(arrays, names=names))
             self._held += len(held)
 
-    def _array(self, name: str, values: tuple[Any, ...]) -> Any:
+    def _array(self, name: str, values: Sequence[Any]) -> Any:
+        """A column of these values, and of no others: Arrow makes a date of a datetime, and takes a field it lacks
+        from a dict."""
         kind = None if self._schema is None else self._schema.field(name).type
+        for nan_is_null in (False, True):
+            try:
+                array = self._arrow.array(values, type=kind, from_pandas=nan_is_null)
+            except self._refusals as exc:
+                problem: Exception | None = exc
+                continue
+            problem = None
+            lost = [] if _is_exact(array.type, values) else list(_lost(array, values))
+            if not lost:
+                return array
+        if problem is None:
+            raise ValueError(self._refusal(name, array.type, lost[0]))
+        for value in values if kind is not None else ():
+            if self._is_lost(kind, value):
+                raise ValueError(self._refusal(name, kind, value)) from problem
+        raise ValueError(f"to_parquet: column {name!r}: {problem}; convert it in a map() before") from problem
+
+    def _is_lost(self, kind: Any, value: Any) -> bool:
         try:
-            return self._arrow.array(values, type=kind)
-        except (self._arrow.ArrowException, TypeError, ValueError, OverflowError):
-            pass
-        try:
-            return self._arrow.array(values, type=kind, from_pandas=True)
-        except (self._arrow.ArrowException, TypeError, ValueError, OverflowError) as exc:
-            known = "" if kind is None else f", which is {kind} as of the first rows"
-            raise ValueError(f"to_parquet: column {name!r}{known}: {exc}") from exc
+            return any(True for _ in _lost(self._arrow.array([value], type=kind, from_pandas=True), [value]))
+        except self._refusals:
+            return True
+
+    def _refusal(self, name: str, kind: Any, value: Any) -> str:
+        return (
+            f"to_parquet: column {name!r}, which is {kind} as of the first rows, cannot hold the "
+            f"{type(value).__name__} {value!r:.100} as it is; convert the column in a map() before, or let the first "
+            "rows have the type of all"
+        )
 
     def _fitted(self, table: Any) -> Any:
         if self._schema is None or table.schema.equals(self._schema):
             return table
-        try:
-            return table.cast(self._schema)
-        except (self._arrow.ArrowException, TypeError, ValueError) as exc:
-            kinds = ", ".join(f"{field.name} {field.type}" for field in self._schema)
-            raise ValueError(f"to_parquet: the columns are {kinds} as of the first rows: {exc}") from exc
+        fitted = [self._column(field, column) for field, column in zip(self._schema, table.columns, strict=True)]
+        return self._arrow.Table.from_arrays(fitted, schema=self._schema)
+
+    def _column(self, field: Any, column: Any) -> Any:
+        if column.type == field.type:
+            return column
+        if {str(column.type), str(field.type)} == {"int64", "double"}:
+            with suppress(self._arrow.ArrowInvalid):  # of a number that the other type does not have
+                return column.cast(field.type)
+        return self._array(field.name, column.to_pylist())
+
+
+_EXACT: dict[str, Set[type]] = {
+    "int64": {int},
+    "double": {int, float},  # Arrow itself refuses an int that no float is equal to
+    "bool": {bool},
+    "string": {str},
+    "binary": {bytes},
+    "date32[day]": {date},
+    "time64[us]": {time},
+    "duration[us]": {timedelta},
+}
+"""By the name of Arrow's type, the types of which it keeps every value."""
+
+
+def _is_exact(form: Any, values: Sequence[Any]) -> bool:
+    """Whether the types alone say that an array of the type `form` holds these values; where not, it may still."""
+    kinds = {float if issubclass(kind, float) else kind for kind in set(map(type, values))} - {type(None)}
+    if kinds == {datetime}:
+        zoned = {value.tzinfo is not None for value in values if value is not None}
+        return str(form).startswith("timestamp[us") and zoned == {form.tz is not None}
+    if kinds == {dict} and type(form).__name__ == "StructType":
+        found = [value for value in values if value is not None]
+        return set().union(*found) <= {field.name for field in form} and all(
+            _is_exact(field.type, [value.get(field.name) for value in found]) for field in form
+        )
+    if kinds and kinds <= {list, tuple} and type(form).__name__ == "ListType":
+        return _is_exact(form.value_type, list(chain.from_iterable(value for value in values if value is not None)))
+    return kinds <= _EXACT.get(str(form), set())
+
+
+def _lost(array: Any, values: Sequence[Any]) -> Iterator[Any]:
+    """The values that the array does not hold as they are."""
+    return (value for value, kept in zip(values, array.to_pylist(), strict=True) if not _is_kept(value, kept))
+
+
+def _is_kept(value: Any, kept: Any) -> bool:
+    """Whether `kept`, which came out of an array, is what went in: NaN may be null, a field that lacks too."""
+    if value is None or kept is None:
+        return kept is None and (value is None or _is_missing(value) or bool(value != value))
+    if is_chunk(value) and not isinstance(value, list):
+        value = rows(value)
+    elif hasattr(value, "dtype") and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(kept, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() <= kept.keys()
+            and all(_is_kept(value.get(name), one) for name, one in kept.items())
+        )
+    if isinstance(kept, list):
+        return (
+            isinstance(value, Iterable) and len(items := list(value)) == len(kept) and all(map(_is_kept, items, kept))
+        )
+    if isinstance(value, bool) is not isinstance(kept, bool):
+        return False
+    return bool(value == kept or (value != value and kept != kept))

@@ -14,8 +14,9 @@ from typing import Any
 
 from sage_nb.errors import ServiceError, ServiceStoppedError
 from sage_nb.pipeline.functions import SinkFunction, SourceFunction, StopSignal
+from sage_nb.pipeline.graph import Operator
 
-__all__ = ["ReplySink", "RequestSource", "Requests", "number_of", "payload_of"]
+__all__ = ["ReplySink", "RequestSource", "Requests", "number_of", "payload_of", "takes_requests"]
 
 _TICK = 0.1
 
@@ -141,3 +142,8 @@ def number_of(request: tuple[int, Any]) -> int:
 
 def payload_of(request: tuple[int, Any]) -> Any:
     return request[1]
+
+
+def takes_requests(op: Operator) -> bool:
+    """Whether it is the source of `from_requests()`, which stays where who asks is."""
+    return op.kind == "source" and getattr(op.spec[0], "target", None) is RequestSource

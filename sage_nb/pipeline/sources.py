@@ -310,7 +310,7 @@ def source_spec(
     kind: str, source: Any, args: tuple[Any, ...], kw: dict[str, Any], *, bounded: bool
 ) -> tuple[IterableSource | ChunkSource | MadeSource, str]:
     """Check what was given to `from_batch` and its kin; also the name to suggest for the operator."""
-    reject_reserved(kind, kw)
+    reject_reserved(kind, kw, source)
     if isinstance(source, type):
         if not has_execute(source) and not hasattr(source, "__iter__"):
             raise SignatureError(f"{kind}: {source.__name__} has neither execute() nor __iter__()")

@@ -33,7 +33,7 @@ from sage_nb.pipeline.checks import (
     settings_of,
     without_self,
 )
-from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target
+from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
 from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec
 from sage_nb.pipeline.requests import ReplySink, number_of
@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 __all__ = ["ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "WindowedStream"]
 
 _PLAIN = Settings()
+_KEYED = ("reduce", "count", "sum", "process", "interval_join")
+_HINTS = {
+    **dict.fromkeys(_KEYED, "call keyby() first"),
+    **dict.fromkeys(("comap", "join"), "call connect() first"),
+}
+"""What to do before an operator that a stream does not have."""
 _STRATEGIES = ("hash", "broadcast", "round_robin")
 
 
@@ -59,6 +65,11 @@ class DataStream:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} behind {self.name!r} of {self._env.name!r}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise _missing(self, name, _HINTS.get(name, ""))
 
     @property
     def name(self) -> str:
@@ -152,7 +163,8 @@ class DataStream:
         function = function_spec("map_async", fn, args, kw, coroutine=True)
         if not is_coroutine(fn) and inspect.isroutine(fn) and not hasattr(fn, "func"):
             raise SignatureError(
-                f"map_async: {function_name(fn) or 'the function'} is not a coroutine function; use map"
+                f"map_async: {function_name(fn) or 'the function'} is not a coroutine function; it takes that itself, "
+                "as in map_async(f), or write an `async def`"
             )
         spec = AsyncSpec(function, concurrency, bool(ordered), limit)
         return self._stream(self._add("async", spec, name, function_name(fn) or "map_async", settings))
@@ -175,7 +187,8 @@ class DataStream:
         `format` is what `fn` gets: a `"list"`, a `"numpy"` array, a `"pandas"` DataFrame or an `"arrow"` table, of up
         to `size` items; None for as many as the source or the operator before hands over, 4,096 of single items. A
         result of another `map_batches`, or of an array or frame given to `from_batch`, is handed on as it is, without
-        a Python object per row. A result that is no list, array, frame or table is one item; None is none.
+        a Python object per row. Any other iterable, such as a generator, is taken apart, as by `flatmap`; None is no
+        item, and everything else is one: text, dicts, and what else has fields.
         """
         spec = batch_spec(fn, args, kw, size, format)
         settings = settings_of("map_batches", parallelism, executor, on_error, ray=ray)
@@ -332,7 +345,8 @@ class DataStream:
     ) -> Self:
         """Write the items as rows of a Parquet file, fields as in `to_csv`. Needs pyarrow: `sage-nb[arrow]`.
 
-        The file appears under its name when it is complete.
+        The first `rows_per_group` rows decide on the types of the columns; a value that its column cannot hold as it is
+        fails the job. The file appears under its name when it is complete.
         """
         return self._file("to_parquet", ParquetSink, path, {"rows_per_group": rows_per_group}, name)
 
@@ -340,6 +354,12 @@ class DataStream:
 
     def _file(self, kind: str, cls: Any, path: Any, kw: dict[str, Any], name: str | None) -> Self:
         target = check_target(kind, path, kw)
+        for op in self._env._graph.operators:
+            if is_written(op, target):
+                raise PipelineError(
+                    f"{kind} {name or os.path.basename(target)!r}: {op.name!r} writes to {target} already, and one "
+                    "would replace the other; give each a path of its own"
+                )
         self._add("sink", FunctionSpec(cls, (target,), kw, is_class=True), name, os.path.basename(target))
         return self
 
@@ -502,6 +522,11 @@ class ConnectedStreams(DataStream):
 
     __slots__ = ()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise _missing(self, name, "map or keyby the merged stream first" if name in _KEYED else "")
+
     def comap(
         self,
         cls: type,
@@ -517,7 +542,7 @@ class ConnectedStreams(DataStream):
 
         A result of None emits nothing.
         """
-        reject_reserved("comap", kw)
+        reject_reserved("comap", kw, cls)
         if not isinstance(cls, type):
             raise SignatureError(f"comap: takes a class with map0, map1, ..., not {type(cls).__name__}")
         for n in range(len(self._inputs)):
@@ -577,6 +602,12 @@ class WindowedStream:
 
     def __repr__(self) -> str:
         return f"<WindowedStream of {self._spec.window!r} behind {self._stream.name!r}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            is_operator = not name.startswith("_") and hasattr(KeyedStream, name)
+            raise _missing(self, name, "end the window with count(), sum() or aggregate() first" if is_operator else "")
 
     def count(
         self,
@@ -662,6 +693,11 @@ class WindowedStream:
         if self._late is not None:
             self._stream._env._graph.connect(self._late.id, (self._operator.id,))
         return self._stream._stream(self._operator)
+
+
+def _missing(stream: Any, name: str, hint: str) -> AttributeError:
+    text = f"{type(stream).__name__!r} object has no attribute {name!r}"
+    return AttributeError(f"{text}; {hint}" if hint else text, name=name, obj=stream)
 
 
 def _expiry(kind: str, value: float | timedelta | None) -> float | None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -332,7 +333,14 @@ def test_the_function_is_never_called_with_nothing() -> None:
         (7, [7]),
         ("ab", ["ab"]),
         ({"a": [1, 2]}, [{"a": [1, 2]}]),
-        ((1, 2), [(1, 2)]),
+        ((1, 2), [1, 2]),
+        ({3}, [3]),
+        ({"a": 1}.keys(), ["a"]),
+        (map(str, [1, 2]), ["1", "2"]),
+        ((x for x in ()), []),
+        (b"ab", [b"ab"]),
+        (Point(1, 2), [Point(1, 2)]),
+        (np.float64(1.5), [1.5]),
         (False, [False]),
         ({}, [{}]),
     ],
@@ -426,6 +434,25 @@ def test_map_batches_over_items() -> None:
     calls = Calls(lambda batch: [n * 2 for n in batch])
     assert ran(lambda env: env.from_batch(range(10)).map_batches(calls, size=4)) == [n * 2 for n in range(10)]
     assert [len(batch) for batch in calls.batches] == [4, 4, 2]
+
+
+def test_a_generator_gives_items() -> None:
+    def both(batch: list[int]) -> Iterator[int]:
+        for n in batch:
+            yield n
+            yield -n
+
+    assert ran(lambda env: env.from_batch([1, 2, 3]).map_batches(both, size=2)) == [1, -1, 2, -2, 3, -3]
+
+
+def test_a_generator_that_fails_loses_its_batch() -> None:
+    job = submitted(
+        lambda env: env.from_batch([1, 0, 2]).map_batches(
+            lambda batch: (1 / n for n in batch), size=1, name="divides", on_error="dead_letter"
+        )
+    )
+    assert list(job.results["out"]) == [1.0, 0.5]
+    assert [letter.item for letter in job.dead_letters["divides"]] == [0]
 
 
 def test_the_issues_arithmetic_over_an_array() -> None:

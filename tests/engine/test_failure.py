@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sage_nb import BaseService, Job, LocalEnvironment, MapFunction
+from sage_nb import BaseService, Job, KeyTypeError, LocalEnvironment, MapFunction
 from tests.support import counts, errors, submitted
 
 
@@ -162,6 +162,48 @@ def test_a_flatmap_that_returns_no_iterable_is_named() -> None:
     exc, _ = failed(env)
     assert type(exc) is TypeError
     assert "operator 'no list'" in notes(exc)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process"])
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_a_flatmap_cannot_take_apart_is_named(inline: bool, executor: str) -> None:
+    env = LocalEnvironment("fails", config={"inline": inline})
+    env.from_batch([[1, 2], 7]).flatmap(lambda x: x, executor=executor).collect("out")
+    exc, _ = failed(env)
+    assert type(exc) is TypeError
+    assert "on the item 7" in notes(exc)
+
+
+def test_of_several_flatmaps_the_item_of_the_one_that_failed_is_named() -> None:
+    env = LocalEnvironment("fails")
+    nested = env.from_batch([[[1], [2, 3]], [[5], 4]]).filter(bool).flatmap(lambda x: x).map(lambda x: (x, x))
+    nested.keyby(len).filter(bool).flatmap(lambda x: x[0], name="inner").collect("out")
+    exc, job = failed(env)
+    assert "operator 'inner'" in notes(exc)
+    assert "on the item (4, 4)" in notes(exc)
+    assert list(job.results["out"]) == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("kind", ["count", "sum", "reduce"])
+@pytest.mark.parametrize("key", [[], (1, {})], ids=repr)
+def test_a_key_that_cannot_be_hashed_is_the_keybys_failure(kind: str, key: Any) -> None:
+    env = LocalEnvironment("fails")
+    keyed = env.from_batch([1, 2]).map(lambda x: x + 1).keyby(lambda x: x if x == 2 else key, name="by key")
+    (keyed.reduce(lambda a, b: a + b) if kind == "reduce" else getattr(keyed, kind)()).collect("out")
+    exc, job = failed(env)
+    assert type(exc) is KeyTypeError
+    assert "return a tuple" in str(exc)
+    assert "operator 'by key' (keyby)" in notes(exc)
+    assert "on the item 3" in notes(exc)
+    assert len(job.results["out"]) == 1
+
+
+def test_a_type_error_of_a_reducer_stays_its_own() -> None:
+    env = LocalEnvironment("fails")
+    env.from_batch([1, 2]).keyby(lambda x: 0).reduce(lambda a, b: a + "b", name="adds").collect("out")
+    exc, _ = failed(env)
+    assert "unsupported operand" in str(exc)
+    assert "operator 'adds'" in notes(exc)
 
 
 def test_the_traceback_begins_at_the_users_code() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -76,6 +77,14 @@ def test_every_caller_gets_the_reply_to_its_own_request(inside: str) -> None:
     assert inner.job is not None
     assert inner.job.status == "completed"
     assert inner.job.progress.operators[0].items_out == len(items)
+
+
+def test_a_pipeline_whose_operators_run_in_processes_takes_requests() -> None:
+    """They come from the kernel, where its source stays."""
+    inner = pipeline(lambda requests: requests.map(lambda n: (n, os.getpid())), backend="processes")
+    job = caller(inner, range(5), ask).submit(autostop=True, timeout=LIMIT)
+    assert [(n, m) for n, (m, _) in job.results["out"]] == [(n, n) for n in range(5)]
+    assert os.getpid() not in {pid for _, (_, pid) in job.results["out"]}
 
 
 def test_an_idle_pipeline_answers_at_once() -> None:

@@ -1,17 +1,17 @@
-"""What tests on Ray share: the actors that Ray itself knows of, and the processes of a private one."""
+"""What tests on Ray share: the actors that Ray itself knows of."""
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import ray
 
 from sage_nb import LocalEnvironment
+from sage_nb.engine.onray import cluster
+from tests.support import until
 
-__all__ = ["SOON", "living_actors", "node_process", "on_ray", "our_threads", "own_ray"]
+__all__ = ["SOON", "end_private_ray", "living_actors", "on_ray", "our_threads"]
 
 SOON = 20.0
 """Seconds within which a fault has to be noticed: four times what is promised, as the machine may be busy."""
@@ -37,20 +37,10 @@ def our_threads() -> list[str]:
     ]
 
 
-def own_ray(pid: int) -> list[psutil.Process]:
-    """The processes of Ray that a process has started, and theirs."""
-    return [one for one in psutil.Process(pid).children(recursive=True) if is_of_ray(one)]
-
-
-def is_of_ray(process: psutil.Process) -> bool:
+def end_private_ray() -> None:
+    """Have the private Ray shut down, which no job uses any more."""
+    before, cluster.IDLE = cluster.IDLE, 0.0
     try:
-        said = " ".join(process.cmdline())
-    except psutil.Error:
-        return False
-    return "raylet" in said or "gcs_server" in said or said.startswith("ray::") or "/ray/" in said
-
-
-def node_process(pid: int, name: str) -> psutil.Process:
-    """The process of a private Ray whose program is `name`: `raylet` or `gcs_server`."""
-    (found,) = [one for one in psutil.Process(pid).children() if Path(one.exe()).name == name]
-    return found
+        until(lambda: not ray.is_initialized() and not any("sage_nb ray" in t.name for t in threading.enumerate()))
+    finally:
+        cluster.IDLE = before

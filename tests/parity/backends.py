@@ -14,19 +14,25 @@ __all__ = ["BACKENDS", "PARALLELISM", "runs"]
 BACKENDS: dict[str, Callable[[str], Any]] = {
     "threads": LocalEnvironment,
     "processes": partial(LocalEnvironment, backend="processes"),
+    "ray": partial(LocalEnvironment, backend="ray"),
 }
 """How to make an environment of a given name."""
 
 PARALLELISM = (1, 2, 4)
 
-ALL = os.environ.get("SAGE_NB_PARITY") != "quick"
-"""Whether every pipeline runs with the most instances on every backend; see `runs`."""
+HOW_MANY = os.environ.get("SAGE_NB_PARITY", "")
+"""`all` for every pipeline in every way, `quick` for fewer than usual; see `runs`."""
 
 
 def runs(backend: str, number: int) -> tuple[int, ...]:
     """The numbers of instances for the pipeline of that number.
 
-    Where an instance costs a process, one pipeline in four runs with the most of them: the families come one after the
-    other, so that this is some of each. `SAGE_NB_PARITY=quick` asks for that; else all run.
+    Where an instance costs an actor, which takes a second to start, one pipeline in four runs, with two of them, and
+    few in all ways: the families come one after the other, so that this is some of each. With processes, and
+    `SAGE_NB_PARITY=quick`, one in four runs with the most instances. `SAGE_NB_PARITY=all` has all of them run.
     """
-    return PARALLELISM if ALL or backend == "threads" or number % 4 == 0 else PARALLELISM[:-1]
+    if HOW_MANY == "all" or backend == "threads":
+        return PARALLELISM
+    if backend == "ray":
+        return () if number % 4 else PARALLELISM if number % 24 == 0 else (2,)
+    return PARALLELISM[:-1] if HOW_MANY == "quick" and number % 4 else PARALLELISM

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.parity.backends import BACKENDS, PARALLELISM, runs
+from tests.parity.backends import BACKENDS, runs
 from tests.parity.case import Case, dead_items, differs
 from tests.parity.pipelines import PIPELINES
 from tests.support import LIMIT, errors
@@ -17,7 +17,7 @@ from tests.support import LIMIT, errors
 def every_run() -> Iterator[Any]:
     for backend in BACKENDS:
         for number, case in enumerate(PIPELINES):
-            for p in runs(backend, number) if case.scales else PARALLELISM[:1]:
+            for p in runs(backend, number) if case.scales else runs(backend, number)[:1]:
                 yield pytest.param(backend, case, p, id=f"{backend} {p} {case.name}".replace("_", " "))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,24 @@ class NeedsTwo(MapFunction):
 
     def execute(self, data: Any) -> Any:
         return data
+
+
+class Takes(MapFunction):
+    def execute(self, data: Any) -> Any:
+        return data
+
+
+class TakesAlike(MapFunction):
+    def __init__(self, paralelism: int, **others: Any) -> None:
+        self.own = paralelism, others
+
+    def execute(self, data: Any) -> Any:
+        return self.own
+
+
+class WithoutEnd(BatchFunction):
+    def execute(self) -> Any:
+        return None
 
 
 class ForgotExecute(MapFunction):
@@ -99,8 +118,18 @@ REFUSED: list[tuple[Declare, type[SageError], str]] = [
     (lambda env: env.from_batch([1]).map(ForgotExecute), SignatureError, r"does not define execute\(\)"),
     (lambda env: env.from_batch([1]).filter(coroutine), SignatureError, "coroutine function.*map_async"),
     (lambda env: env.from_batch([1]).flatmap(AsyncExecute), SignatureError, "coroutine"),
-    (lambda env: env.from_batch([1]).map_async(len), SignatureError, "len is not a coroutine function; use map"),
+    (lambda env: env.from_batch([1]).map_async(len), SignatureError, r"takes that itself, as in map_async\(f\)"),
+    (lambda env: env.from_batch([1]).map_async(lambda x: coroutine(x)), SignatureError, "or write an `async def`"),
     (lambda env: env.from_batch([1]).map(str.upper, 1), SignatureError, "lambda or functools.partial"),
+    # slips in the options' names
+    (lambda env: env.from_batch([1]).map(Takes, paralelism=2), SignatureError, "did you mean 'parallelism'"),
+    (lambda env: env.from_batch([1]).map(str, paralelism=2), SignatureError, "did you mean 'parallelism'"),
+    (lambda env: env.from_batch([1]).map_async(coroutine, concurency=3), SignatureError, "did you mean 'concurrency'"),
+    (lambda env: env.from_batch([1]).map(coroutine, concurency=3), SignatureError, "did you mean 'concurrency'"),
+    (lambda env: env.from_batch([1]).keyby(Takes, stratgy="hash"), SignatureError, "did you mean 'strategy'"),
+    (lambda env: env.from_batch([1]).sink(Takes, onerror="skip"), SignatureError, "did you mean 'on_error'"),
+    (lambda env: env.from_batch([1]).map_batches(Takes, sizes=3), SignatureError, "did you mean 'size'"),
+    (lambda env: env.from_batch(WithoutEnd, excutor="process"), SignatureError, "did you mean 'executor'"),
     # constructors
     (lambda env: env.from_batch([1]).map(NeedsTwo, 1), SignatureError, "second"),
     (lambda env: env.from_batch([1]).map(NeedsTwo, 1, 2, third=3), SignatureError, "third"),
@@ -130,9 +159,9 @@ REFUSED: list[tuple[Declare, type[SageError], str]] = [
     (lambda env: env.from_batch([1]).take(1.5), PipelineError, "not 1.5"),
     (lambda env: env.from_batch([1]).take(True), PipelineError, "not True"),
     (lambda env: env.from_batch([1]).show("r", rows=0), PipelineError, "1 or more"),
-    # what this version does not have
-    (lambda env: env.from_batch(Nothing, ray={}), PipelineError, "'ray'"),
-    (lambda env: env.register_service("s", Nothing, remote=True), PipelineError, "Ray"),
+    # what is asked of Ray
+    (lambda env: env.from_batch(Nothing, ray={"cpus": 1}), PipelineError, "from_batch: ray has no option 'cpus'"),
+    (lambda env: env.register_service("s", Nothing, ray=[]), PipelineError, "register_service: ray is a dict"),
     # how an operator runs
     (lambda env: env.from_batch([1]).map(int, parallelism=0), PipelineError, "number of instances, 1 or more, not 0"),
     (lambda env: env.from_batch([1]).map(int, parallelism=True), PipelineError, "not True"),
@@ -185,6 +214,41 @@ def test_is_refused_where_it_is_declared(declare: Declare, error: type[SageError
         declare(LocalEnvironment("bad"))
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
+
+
+def test_a_constructors_own_parameters_may_be_called_like_an_option() -> None:
+    assert ran(lambda env: env.from_batch([1]).map(TakesAlike, paralelism=2, rate=3)) == [(2, {"rate": 3})]
+
+
+MISSING: list[tuple[Declare, str]] = [
+    (lambda stream: stream.count(), "'DataStream' object has no attribute 'count'; call keyby"),
+    (lambda stream: stream.reduce(max), "call keyby"),
+    (lambda stream: stream.sum(), "call keyby"),
+    (lambda stream: stream.process(print), "call keyby"),
+    (lambda stream: stream.interval_join(stream, 0, 1), "call keyby"),
+    (lambda stream: stream.comap(Nothing), "call connect"),
+    (lambda stream: stream.connect(stream).count(), "map or keyby the merged stream first"),
+    (lambda stream: stream.connect(stream).reduce(max), "map or keyby the merged stream first"),
+    (lambda stream: stream.window(Tumbling(1)).collect("r"), r"end the window with count\(\), sum\(\) or aggregate"),
+    (lambda stream: stream.window(Tumbling(1)).map(str), "end the window"),
+    (lambda stream: stream.nonsense(), "no attribute 'nonsense'$"),
+    (lambda stream: stream.connect(stream).nonsense(), "no attribute 'nonsense'$"),
+    (lambda stream: stream.window(Tumbling(1)).nonsense(), "no attribute 'nonsense'$"),
+]
+
+
+@pytest.mark.parametrize(("declare", "message"), MISSING)
+def test_an_operator_that_a_stream_does_not_have_is_refused_with_a_hint(declare: Declare, message: str) -> None:
+    with pytest.raises(AttributeError, match=message):
+        declare(LocalEnvironment("bad").from_batch([1]))
+
+
+def test_a_hint_is_no_attribute() -> None:
+    stream = LocalEnvironment("bad").from_batch([1])
+    assert not any(hasattr(stream, name) for name in ("count", "_repr_html_", "__len__"))
+    assert not hasattr(stream.connect(stream), "count")
+    assert not hasattr(stream.window(Tumbling(1)), "collect")
+    assert copy.copy(stream).name == stream.name
 
 
 def test_what_was_refused_leaves_the_pipeline_as_it_was() -> None:

@@ -30,6 +30,7 @@ from sage_nb.pipeline.context import Context
 from sage_nb.pipeline.environment import BaseEnvironment
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink
 from sage_nb.pipeline.windows import WindowResult
+from tests.support import LIMIT, Gate, endless, until
 
 Point = namedtuple("Point", "x y")
 
@@ -418,6 +419,103 @@ def test_a_value_of_another_type_names_the_column_and_leaves_no_file(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def run_to_parquet(path: Path, items: list[Any], rows_per_group: int = 65_536) -> None:
+    """Write in a job that would skip what fails."""
+    env = sage_nb.LocalEnvironment("writes")
+    env.from_batch(items).to_parquet(path / "out.parquet", rows_per_group=rows_per_group)
+    env.submit(autostop=True, on_error="skip")
+
+
+DAY, MOMENT = date(2024, 1, 2), datetime(2024, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (1, 1.5),
+        (1.5, 2**53 + 1),
+        (1, True),
+        ("a", 1),
+        ("a", b"a"),
+        (b"a", "a"),
+        (DAY, MOMENT),
+        (MOMENT, DAY),
+        (MOMENT, MOMENT.replace(tzinfo=UTC)),
+        (Decimal("1.5"), Decimal("1.25")),
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": 1}, {"a": 1.5}),
+        ({"a": {"b": DAY}}, {"a": {"b": MOMENT}}),
+        ([1], [2.5]),
+        ([], [1]),
+    ],
+    ids=repr,
+)
+def test_a_later_value_that_its_column_cannot_hold_fails_the_job(tmp_path: Path, first: Any, later: Any) -> None:
+    pytest.importorskip("pyarrow")
+    items = [{"other": 0, "v": value} for value in [first] * 10 + [later, first]]
+    with pytest.raises(ValueError, match=r"to_parquet: column 'v', which is .* as of the first rows") as caught:
+        run_to_parquet(tmp_path, items, 10)
+    assert f"the {type(later).__name__} {later!r} as it is" in str(caught.value)
+    assert "in a map() before" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (1.5, 2),
+        (1, 2.0),
+        (1, None),
+        (1, float("nan")),
+        (MOMENT, MOMENT + timedelta(microseconds=1)),
+        (MOMENT.replace(tzinfo=UTC), (MOMENT + timedelta(1)).replace(tzinfo=UTC)),
+        ({"a": 1, "b": "x"}, {"a": 2}),
+        ({"a": [1.5]}, {"a": [2]}),
+        ([1], []),
+        ([1], (2, 3)),
+        (Decimal("1.25"), Decimal("1.5")),
+    ],
+    ids=repr,
+)
+def test_a_later_value_of_another_type_is_kept_where_it_can_be(tmp_path: Path, first: Any, later: Any) -> None:
+    read = parquet_of(tmp_path, {"v": first}, {"v": later}, rows_per_group=1).to_pydict()["v"]
+    if isinstance(later, dict):
+        later = dict.fromkeys(first) | later
+    expected = None if later != later else list(later) if isinstance(later, tuple) else later
+    assert read == [first, expected]
+
+
+@pytest.mark.parametrize("values", [(DAY, MOMENT), (MOMENT, MOMENT.replace(tzinfo=UTC)), (b"a", "a"), (1.5, True)])
+def test_nor_do_the_first_rows_lose_a_value(tmp_path: Path, values: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=r"to_parquet: column 'v', which is .* as of the first rows"):
+        run_to_parquet(tmp_path, [{"v": value} for value in values])
+
+
+def test_frames_of_other_types_lose_no_value(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    read = parquet_of(tmp_path, pd.DataFrame({"v": [1, 2]}), pd.DataFrame({"v": [3.0]}), rows_per_group=1)
+    assert read.to_pydict() == {"v": [1, 2, 3]}
+    for first, later, named in ((1, 1.5, "float 1.5"), (1, "a", "str 'a'"), (DAY, MOMENT, "datetime"), ("a", 1, "1")):
+        sink = begun(ParquetSink(str(tmp_path / "frames"), rows_per_group=1))
+        sink.execute(pd.DataFrame({"v": [first]}))
+        with pytest.raises(ValueError, match=f"column 'v', which is .* as of the first rows, cannot hold .*{named}"):
+            sink.execute(pd.DataFrame({"v": [later]}))
+        sink.close()
+        assert pd.read_parquet(tmp_path / "frames")["v"].tolist() == [first]
+
+
+def test_tuples_are_no_rows_of_a_parquet_file(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    env = sage_nb.LocalEnvironment("tuples")
+    env.from_batch([(1, "a"), (2, "b")]).to_parquet(tmp_path / "out.parquet")
+    with pytest.raises(TypeError, match=r"to_parquet: items are dicts, .* not tuple; make a dict of each in a map"):
+        env.submit(autostop=True)
+
+
+def test_tuples_are_values_also_at_the_beginning(tmp_path: Path) -> None:
+    assert csv_of(tmp_path, (1, 2), 3) == 'value\n"(1, 2)"\n3\n'
+
+
 def test_parquet_memory_holds_one_group(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     sink = begun(ParquetSink(str(tmp_path / "out"), rows_per_group=10))
@@ -552,7 +650,44 @@ def test_a_path_is_where_it_was_declared(tmp_path: Path, monkeypatch: pytest.Mon
     assert operator.spec.args == (str(tmp_path / "out.csv"),)
 
 
+def test_two_sinks_of_one_file_are_refused(tmp_path: Path) -> None:
+    declared = stream()
+    declared.to_csv(tmp_path / "out", name="one").to_csv(tmp_path / "other")
+    (tmp_path / "link").symlink_to("out")
+    for path in (tmp_path / "out", f"{tmp_path}/./out", tmp_path / "link"):
+        with pytest.raises(PipelineError, match=r"to_jsonl 'two': 'one' writes to .* already"):
+            declared.map(str).to_jsonl(path, name="two")
+    stream().to_csv(tmp_path / "out")
+    assert len(declared._env._graph.operators) == 6
+
+
 # In a job
+
+
+def test_a_process_tells_what_a_stop_has_made_it_discard(tmp_path: Path) -> None:
+    env = sage_nb.LocalEnvironment("stops", backend="processes")
+    env.from_source(endless).map(lambda n: {"n": n}).to_csv(tmp_path / "a.csv")
+    job = env.submit()
+    until(lambda: job.progress.operators[-1].items_in)
+    job.stop()
+    assert "rows that it had were discarded" in "".join(job.notes)
+
+
+def test_a_job_that_is_stopped_tells_what_it_discards(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    env = sage_nb.LocalEnvironment("stops")
+    with Gate(at=50) as gate:
+        rows = env.from_batch(endless).map(lambda n: {"n": gate(n)})
+        rows.to_csv(tmp_path / "a.csv").to_jsonl(tmp_path / "a.jsonl").to_parquet(tmp_path / "a.parquet")
+        job = env.submit()
+        gate.wait()
+        job.request_stop()
+    job.wait(LIMIT)
+    assert job.notes == tuple(
+        f"to_{kind} 'a.{kind}': the job was stopped or has failed; the 50 rows that it had were discarded"
+        for kind in ("csv", "jsonl", "parquet")
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_writes_its_files(tmp_path: Path) -> None:

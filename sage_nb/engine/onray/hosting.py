@@ -8,6 +8,7 @@ whether the cluster is there: it cannot be shut down while somebody does.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,8 @@ _LOOK = 0.5
 _FULL = 16 << 20
 """Bytes in the outbox from which on senders wait."""
 _TAIL = 4096
+_WORDS = 500
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _CALLS = 2
 _UNSENT = ("RAY_", "_RAY")
 
@@ -272,9 +275,10 @@ class _Again(Exception):
 
 
 def first_words(exc: Exception) -> str:
-    """What Ray says of a death, without its advice: the lines up to a few hundred characters."""
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return " ".join(lines)[:600]
+    """What Ray says of a death, on one line, without colours: its beginning and, of a traceback, its end."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(exc)).splitlines() if line.strip(" ^~\t")]
+    said = " ".join(lines)
+    return said if len(said) <= _WORDS else f"{said[: _WORDS // 2]} … {' '.join(lines[-1:])[-_WORDS // 2 :]}"
 
 
 def _size(buffer: Buffer) -> int:
