@@ -17,11 +17,11 @@ BUILD := .build
 
 say = @printf '==> %s\n' '$(1)'
 
-.PHONY: help demo test lab bench lint format lock clean
+.PHONY: help demo test lab bench bench-ray lint format lock clean
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
-		printf '  %-12s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
+		printf '  %-16s %s\n' "$$target" "$$text"; done
 
 demo: $(READY) ## Run the quickstart notebook here, with its progress shown
 	@$(PYTHON) -m tools.demo $(ARGS)
@@ -40,6 +40,9 @@ test: $(READY) ## Run the linters and all tests, the browser's too (ARGS= goes t
 
 bench: $(READY) ## Measure sage_nb beside hand-written loops and other libraries (ARGS="--only W2")
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+bench-ray: $(READY) ## Measure sage_nb on Ray beside what is written with Ray by hand
+	@$(PYTHON) -m benchmarks --ray $(ARGS)
 
 lint: $(READY) ## Check style and types
 	$(call say,ruff check)

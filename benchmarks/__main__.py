@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.catalogue import PEERS, WORKS, Row, chosen
+from benchmarks.catalogue import PEERS, RAY_WORKS, WORKS, Row, chosen
 from benchmarks.child import Skipped
 from benchmarks.environments import environment, version
 from benchmarks.machine import machine
@@ -30,11 +30,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the child is ended too
     runs, where = max(_LEAST, given.runs), machine()
     groups: list[Group] = []
-    for work in chosen(given.only):
+    for work in chosen(given.only, given.works):
         say(work.title)
         group = Group(work)
         for row in work.rows:
-            group.lines.append(_ours(row, runs))
+            group.lines.append(_ours(given.module, row, runs))
         if not given.no_peers:
             group.lines += [_peer(peer, work.rows[0].id, runs) for peer in work.peers]
         groups.append(group)
@@ -57,17 +57,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true", help="leave out the other libraries")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, for the README")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
+    parser.add_argument("--ray", action="store_true", help="what runs on Ray, beside what is written with it by hand")
     given = parser.parse_args()
-    if not chosen(given.only):
-        names = ", ".join(row.id for work in WORKS for row in work.rows)
+    given.works = RAY_WORKS if given.ray else WORKS
+    given.module = "benchmarks.onray" if given.ray else "benchmarks.ours"
+    if not chosen(given.only, given.works):
+        names = ", ".join(row.id for work in given.works for row in work.rows)
         parser.error(f"--only {given.only}: nothing begins so; there are: {names}")
     return given
 
 
-def _ours(row: Row, runs: int) -> Line:
+def _ours(module: str, row: Row, runs: int) -> Line:
     say(f"  {row.label} ...")
     try:
-        figure = measure(Path(sys.executable), "benchmarks.ours", row.id, runs)
+        figure = measure(Path(sys.executable), module, row.id, runs)
     except Skipped as reason:
         return Line(row.label, None, str(reason), row.bound, row.id)
     return Line(row.label, figure, bound=row.bound, id=row.id)

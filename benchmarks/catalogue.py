@@ -112,17 +112,39 @@ WORKS: Sequence[Work] = (
     ),
 )
 
+RAY_WORKS: Sequence[Work] = (
+    Work(
+        "R1  1 M ints through two chained actors; ratio: times as fast as written by hand, 1,000 at a time",
+        (Row("R1", "sage_nb", Bound(0.9, least=True)),),
+    ),
+    Work(
+        "R2  200 × 20 ms of pure Python in two actors; ratio: times faster than one after the other",
+        (Row("R2", "sage_nb", Bound(1.7, least=True)),),
+    ),
+    Work(
+        "R3  a call of a service in an actor, beside one of a bare actor",
+        (Row("R3", "sage_nb", Bound(1.15)),),
+        (),
+        "ms",
+    ),
+    Work(
+        "R4  W1 on Ray; ratio: times faster than Ray Data with Python rows",
+        (Row("R4", "sage_nb", Bound(5, least=True)),),
+    ),
+)
+"""Those on Ray."""
 
-def chosen(only: str | None) -> list[Work]:
+
+def chosen(only: str | None, works: Sequence[Work] = WORKS) -> list[Work]:
     """The works whose rows' names begin with one of those in `only`, a list with commas. None stands for all.
 
     The peers come along where the row that they stand beside does.
     """
     if only is None:
-        return list(WORKS)
+        return list(works)
     wanted = tuple(part.strip().lower() for part in only.split(",") if part.strip())
     picked = []
-    for work in WORKS:
+    for work in works:
         rows = tuple(row for row in work.rows if row.id.lower().startswith(wanted))
         if rows:
             picked.append(replace(work, rows=rows, peers=work.peers if work.rows[0] in rows else ()))
