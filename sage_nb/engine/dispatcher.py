@@ -185,6 +185,10 @@ class Dispatcher:
         step, starting = self._step, self.services_host.at
         if self.lease is not None and not self.lease.ready.is_set():
             return "Ray to start"
+        if self.status == "starting" and starting is None:
+            waiting = [task for task in self._actors() if not task.ready.is_set()]
+            if waiting:
+                return "an actor to start" if len(waiting) == 1 else f"{len(waiting):,} actors to start"
         if step is not None:
             return f"service {step.service.name!r}: {step.what}"
         if self.status == "restarting":
@@ -198,6 +202,10 @@ class Dispatcher:
             waiting = [task for task in self._tasks.values() if not task.ended.is_set()]
             return waiting[0].where() if waiting else None
         return None
+
+    def _actors(self) -> list[Task]:
+        """The tasks that are actors."""
+        return [task for task in self.all_tasks if task.stage.place == "actor"]
 
     def is_own_thread(self) -> bool:
         """Whether the caller runs on a thread of this job, which cannot wait for the job's end."""

@@ -165,7 +165,7 @@ def test_env_is_bound_and_python_variables_are_not_expanded(shared: Kernel) -> N
         ("%%sage_submit x --cleanup sometimes\nenv.from_batch([1]).print()", "invalid choice: 'sometimes'"),
         (
             "%%sage_submit x --backend rya\nenv.from_batch([1]).print()",
-            "there is no backend 'rya'; there are: processes, threads",
+            "there is no backend 'rya'; did you mean 'ray'?",
         ),
         ("%%sage_submit x --timeout -1\nenv.from_batch([1]).print()", "timeout is a number of seconds above 0"),
         ("%%sage_submit x -o 1x\nenv.from_batch([1]).print()", "-o takes the name of a variable"),

@@ -189,7 +189,8 @@ env = LocalEnvironment("early", backend="ray")
 env.from_batch(range(3)).collect("out")
 env.from_source(lambda: 1).map(lambda n: n).collect("more")
 job = env.submit()
-assert job.status == "starting"
+while job.snapshot().waiting_for != "Ray to start":
+    assert job.status == "starting"
 began = time.monotonic()
 job.stop()
 print(job.status, time.monotonic() - began < 1.5)
@@ -198,6 +199,16 @@ env.job.stop()
 """
     with Script(code) as script:
         assert script.end(3 * LIMIT)[:2] == (0, ["stopped True"])
+
+
+def test_a_job_says_that_it_waits_for_its_actors() -> None:
+    env = on_ray()
+    env.from_batch(range(3)).map(lambda n: n, parallelism=2).collect("out")
+    job = env.submit()
+    seen: set[str | None] = set()
+    until(lambda: seen.add(job.snapshot().waiting_for) or job.status != "starting")  # type: ignore[func-returns-value]
+    job.wait()
+    assert seen & {"3 actors to start", "2 actors to start", "an actor to start"}
 
 
 def test_files_and_folders_are_those_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,34 +71,38 @@ def test_a_killed_actor_is_replaced_by_a_new_attempt(tmp_path: Path) -> None:
         assert job.info.restart_count == 1
 
 
-@pytest.mark.parametrize("program", ["gcs_server", "raylet"])
-def test_a_lost_cluster_fails_the_job_and_the_process_lives_on(program: str) -> None:
+@pytest.mark.timeout(300)
+def test_a_lost_cluster_fails_the_job_and_the_process_lives_on() -> None:
     """Ray would end the process a minute later; a new job gets a new Ray."""
     code = f"""
 {DECLARE}
 import psutil, ray
 from pathlib import Path
-env = declare()
-job = env.submit()
-while len(job.results["out"]) < 20:
-    time.sleep(0.01)
-(found,) = [one for one in psutil.Process().children() if Path(one.exe()).name == {program!r}]
-found.kill()
+
+def lose(program):
+    env = declare()
+    job = env.submit()
+    while len(job.results["out"]) < 20:
+        time.sleep(0.01)
+    (found,) = [one for one in psutil.Process().children() if Path(one.exe()).name == program]
+    found.kill()
+    began = time.monotonic()
+    try:
+        job.wait(60)
+    except Exception as exc:
+        print(program, type(exc).__name__, "the Ray cluster is lost" in str(exc), time.monotonic() - began < {SOON})
+
+lose("gcs_server")
 began = time.monotonic()
-try:
-    job.wait(60)
-except Exception as exc:
-    print(type(exc).__name__, "the Ray cluster is lost" in str(exc), time.monotonic() - began < {SOON})
-again = declare(20)
-print(len(again.submit(autostop=True).results["out"]))
-time.sleep(65 - (time.monotonic() - began))
-print("lives")
+lose("raylet")
 print(len(declare(20).submit(autostop=True).results["out"]))
+time.sleep(max(0, 65 - (time.monotonic() - began)))
+print("lives", len(declare(20).submit(autostop=True).results["out"]))
 """
     with Script(code) as script:
-        code_, lines, err = script.end(5 * LIMIT)
-    expected = ["ClusterError True True", "20", "lives", "20"]  # Ray may print a word of its own
-    assert (code_, [line for line in lines if line in expected]) == (0, expected), (lines, err)
+        code_, lines, err = script.end(8 * LIMIT)
+    expected = ["gcs_server ClusterError True True", "raylet ClusterError True True", "20", "lives 20"]
+    assert (code_, [line for line in lines if line in expected]) == (0, expected), (lines, err)  # Ray says more
 
 
 def test_a_killed_process_takes_its_ray_along() -> None:

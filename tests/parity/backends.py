@@ -27,12 +27,12 @@ HOW_MANY = os.environ.get("SAGE_NB_PARITY", "")
 def runs(backend: str, number: int) -> tuple[int, ...]:
     """The numbers of instances for the pipeline of that number.
 
-    Where an instance costs an actor, which takes a second to start, one pipeline in four runs, with two of them, and
+    Where an instance costs an actor, which takes a second to start, one pipeline in six runs, with two of them, and
     few in all ways: the families come one after the other, so that this is some of each. With processes, and
     `SAGE_NB_PARITY=quick`, one in four runs with the most instances. `SAGE_NB_PARITY=all` has all of them run.
     """
     if HOW_MANY == "all" or backend == "threads":
         return PARALLELISM
     if backend == "ray":
-        return () if number % 4 else PARALLELISM if number % 24 == 0 else (2,)
+        return () if number % 6 else PARALLELISM if number % 24 == 0 else (2,)
     return PARALLELISM[:-1] if HOW_MANY == "quick" and number % 4 else PARALLELISM

@@ -26,7 +26,8 @@ def test_the_answer_is_the_same_everywhere(backend: str, case: Case, p: int, tmp
     """Nothing is lost, nothing is doubled; order is kept where it is promised; errors and dead letters are counted."""
     env = BACKENDS[backend](case.name)
     case.declare(env, p, tmp_path)
-    job = env.submit(autostop=True, **{"timeout": LIMIT, **case.submit})
+    limit = 3 * LIMIT if backend == "ray" else LIMIT  # a wide pipeline has many actors to start
+    job = env.submit(autostop=True, **{"timeout": limit, **case.submit})
     got = job.results["out"] if case.read is None else case.read(tmp_path)
     assert differs(got, case.expected(p), case.order_at(p), case.key) == ""
     for name, expected in case.more.items():

@@ -31,8 +31,9 @@ __all__ = ["IDLE", "Lease", "acquire"]
 IDLE = 60.0
 """Seconds after its last job that a private Ray is kept for the next one."""
 _LOOK = 0.5
-_ANSWER_WITHIN = 4.0
-"""Seconds within which the cluster's own process has to answer."""
+_ANSWER_WITHIN = 10.0
+"""Seconds within which the cluster's control process has to answer; on this machine, its end is seen at once."""
+_CONNECT_WITHIN = 4.0
 _LET_GO_WITHIN = 2.0
 _NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process (raylet)"}
 
@@ -88,11 +89,14 @@ class _Connection:
     lost: ClusterError | None = None
     over: bool = False
     idle_since: float = 0.0
+    makes_way: bool = False
+    """Whether nobody uses it, and another one is waiting for its end."""
     wake: threading.Event = field(default_factory=threading.Event)
     pids: dict[int, str] = field(default_factory=dict)
     reaper: Reaper | None = None
-    answered: float = 0.0
     asking: threading.Thread | None = None
+    unanswered: int = 0
+    """How often it was looked at since it has answered. A process that was held up has not looked either."""
 
 
 _LOCK = threading.RLock()
@@ -101,21 +105,28 @@ _CURRENT: _Connection | None = None
 
 def acquire(settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> Lease:
     """Ask for the cluster that `settings`, those of `config={"ray": ...}`, describe. Returns at once."""
-    global _CURRENT
     lease = Lease(settings, on_lost)
+    _join(lease)
+    return lease
+
+
+def _join(lease: Lease) -> None:
+    """Give a lease a connection: the one there is, or a new one behind it."""
+    global _CURRENT
     with _LOCK:
-        current = _CURRENT
-        if current is not None and not current.over and current.lost is None and current.settings != settings:
+        current, settings = _CURRENT, lease.settings
+        usable = current is not None and not current.over and current.lost is None
+        if current is not None and usable and current.settings != settings:
             if current.leases:
                 lease.error = ClusterError(
                     "this process is connected to Ray with other settings, and has one connection only: "
                     f"{_described(current.settings)}, not {_described(settings)}; wait for the jobs that use it"
                 )
                 lease.ready.set()
-                return lease
-            current.idle_since = float("-inf")  # nobody uses it: it makes way
+                return
+            usable, current.makes_way = False, True
             current.wake.set()
-        if current is None or current.over or current.lost is not None or current.settings != settings:
+        if current is None or not usable:
             before, current = current, _Connection(settings)
             _CURRENT = current
             threading.Thread(target=_live, args=(current, before), name="sage_nb ray", daemon=True).start()
@@ -123,7 +134,6 @@ def acquire(settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -
         lease.connection = current
         if current.up:
             lease.ready.set()
-    return lease
 
 
 def _described(settings: dict[str, Any]) -> str:
@@ -140,8 +150,7 @@ def _live(one: _Connection, before: _Connection | None) -> None:
         _refuse(one, exc)
         return
     with _LOCK:
-        one.up, one.answered = True, time.monotonic()
-        one.idle_since = time.monotonic()
+        one.up, one.idle_since = True, time.monotonic()
         for lease in one.leases:
             lease.ready.set()
     try:
@@ -188,7 +197,7 @@ def _check_answers(address: str | None) -> None:
     if not host or "://" in host or not port.isdigit():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_WITHIN).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_WITHIN).close()
     except OSError as exc:
         raise ClusterError(f"Ray at {address} cannot be reached: {exc.strerror or exc}") from exc
 
@@ -239,9 +248,8 @@ def _look_after(one: _Connection) -> None:
                 one.lost = ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
                 told = list(one.leases)
                 break
-            unused = not one.leases and time.monotonic() - one.idle_since > IDLE
-            if unused or (not one.ours and not one.leases):
-                one.over = one.over or not one.ours
+            idle = one.makes_way or not one.ours or time.monotonic() - one.idle_since > IDLE
+            if idle and not one.leases:
                 return
     for lease in told:
         lease.on_lost(one.lost)
@@ -259,10 +267,10 @@ def _why_lost(one: _Connection) -> str | None:
         if not _is_running(pid):
             return f"{what}, process {pid}, has ended"
     if one.asking is None or not one.asking.is_alive():
-        if one.asking is None or time.monotonic() - one.answered > 1.0:
-            one.asking = threading.Thread(target=_ask, args=(one,), name="sage_nb ray asks", daemon=True)
-            one.asking.start()
-    elif time.monotonic() - one.answered > _ANSWER_WITHIN + 1.0:
+        one.asking = threading.Thread(target=_ask, args=(one,), name="sage_nb ray asks", daemon=True)
+        one.asking.start()
+    one.unanswered += 1
+    if one.unanswered * _LOOK > _ANSWER_WITHIN:
         return f"it has not answered for {_ANSWER_WITHIN:g} s"
     return None
 
@@ -270,11 +278,9 @@ def _why_lost(one: _Connection) -> str | None:
 def _ask(one: _Connection) -> None:
     import ray
 
-    try:
+    with contextlib.suppress(Exception):  # then it has not answered
         ray.nodes()  # type: ignore[no-untyped-call]
-    except Exception:  # noqa: BLE001 - no answer is what the time tells
-        return
-    one.answered = time.monotonic()
+        one.unanswered = 0
 
 
 def _is_running(pid: int) -> bool:
@@ -303,11 +309,4 @@ def _leave(one: _Connection) -> None:
             late = list(one.leases) if one.lost is None else []
             one.leases.clear()
         for lease in late:  # taken while it was being shut down
-            again = acquire(lease.settings, lease.on_lost)
-            lease.connection = again.connection
-            with _LOCK:
-                assert again.connection is not None
-                again.connection.leases.discard(again)
-                again.connection.leases.add(lease)
-                if again.connection.up:
-                    lease.ready.set()
+            _join(lease)

@@ -205,6 +205,8 @@ class Actor:
                 pending.append(self._handle.send.remote(parcel))
                 while len(pending) >= _CALLS:
                     self._get(pending.popleft(), None)
+            except _Again:
+                pending.clear()  # what was for the one that has died is gone with it
             except (WorkerError, ClusterError):
                 return  # who receives says so
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
+import ray
+
 from sage_nb.engine.answering import Answers
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.onray.actor import apart
@@ -23,6 +25,8 @@ from sage_nb.pipeline.graph import ServiceSpec
 
 __all__ = ["RemoteService"]
 
+_LAST_WORDS = 2.0
+"""Seconds that a service has for what it has printed and logged, once it is stopped."""
 _AT_ONCE = 8
 """Calls at a time of a service that says it is `thread_safe`."""
 
@@ -55,7 +59,8 @@ class RemoteService:
         more = {"max_concurrency": _AT_ONCE} if self.thread_safe else {}
         cls = remote_class(ServiceActor, spec.ray, more, life=1)
         self._restarts = bool(spec.ray is not None and spec.ray.given.get("max_restarts"))
-        self._handle = cls.remote(place(lease), buffers)
+        self._given = ray.put((place(lease), buffers))
+        self._handle = cls.remote([self._given])
         self._actor = Actor(self._handle, lease, f"the actor of service {spec.name!r}", self._print, self._restarts)
         self._listener = threading.Thread(target=self._listen, name=f"sage_nb from {spec.name}", daemon=True)
         self._listener.start()
@@ -100,6 +105,9 @@ class RemoteService:
         if not self._ended:
             self._ended = True
             self._answers.close()
+            if not self._actor.is_dead:
+                self._handle.finish.remote()
+                self._listener.join(_LAST_WORDS)
             self._actor.kill()
             self._listener.join()
             self._actor.close(0.0)
@@ -121,7 +129,7 @@ class RemoteService:
 
     def _listen(self) -> None:
         """Take what the service says, until it has ended."""
-        while not self._ended:
+        while True:
             try:
                 kind, buffers = self._actor.receive()
             except (WorkerError, ClusterError) as exc:

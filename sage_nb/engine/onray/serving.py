@@ -26,11 +26,11 @@ Answer = tuple[bool, list[Any]]
 class ServiceActor(HostActor):
     """Holds one service. Where Ray starts the actor anew, the service is made anew, and its hooks run again."""
 
-    def __init__(self, place: dict[str, Any], order: list[Any]) -> None:
+    def __init__(self, given: list[Any]) -> None:
+        place, self._order = ray.get(given[0])  # a reference that the kernel holds: Ray may need it again
         self._ready = threading.Event()
         self._instance: Any = None
         self._failed: Answer | None = None
-        self._order = order
         self._start_in(place, self._serve)
 
     def _serve(self, connection: ActorConnection) -> None:
@@ -87,6 +87,12 @@ class ServiceActor(HostActor):
         """Call the hook of that number in `DOWN`."""
         hook = resolve_hook(self._instance, DOWN[number])
         return self._answer(lambda: hook() if hook is not None else None)
+
+    @ray.method(concurrency_group="in")
+    def finish(self) -> None:
+        """Have all sent that was printed and logged; then say nothing more."""
+        self._output.end()
+        self._connection.finish()
 
     def call(self, method: str, buffers: list[Any]) -> Answer:
         """Call a method. `buffers` are its arguments."""
