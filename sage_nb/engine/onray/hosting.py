@@ -28,6 +28,7 @@ from sage_nb.pipeline.placement import RayOptions
 __all__ = ["Actor", "check_resources", "first_words", "place", "start"]
 
 _LOOK = 0.5
+_PAUSE = 0.1
 _FULL = 16 << 20
 """Bytes in the outbox from which on senders wait."""
 _TAIL = 4096
@@ -175,6 +176,7 @@ class Actor:
             parcel = self._get(self._calls[0], deadline)
         except _Again:
             self._calls.clear()
+            time.sleep(_PAUSE)  # Ray answers at once that it is not there yet
             self.pid, self._pid = None, self._handle.pid.remote()
             return True
         if parcel is None:
