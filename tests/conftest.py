@@ -19,8 +19,18 @@ CHECKED_FOR_LEAKS = {"engine", "faults", "jobs", "parity", "pipeline"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browser tests come last: Playwright keeps an event loop in this thread, and asyncio.run() wants none."""
-    items.sort(key=lambda item: "browser" in item.path.relative_to(HERE).parts)
+    """Browser tests come last: Playwright keeps an event loop in this thread, and asyncio.run() wants none. Those on
+    Ray come before: while it is up, its threads and files come and go, and nobody else may look for leaks."""
+    items.sort(key=lambda item: (is_in(item, "browser"), is_on_ray(item)))
+
+
+def is_in(item: pytest.Item, folder: str) -> bool:
+    return folder in item.path.relative_to(HERE).parts
+
+
+def is_on_ray(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return is_in(item, "onray") or (call is not None and "ray" in re.split("[- ]", call.id))
 
 
 @pytest.fixture
@@ -34,8 +44,7 @@ def leaks() -> Iterator[Leaks]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing_running(request: pytest.FixtureRequest) -> None:
     if request.path.relative_to(HERE).parts[0] in CHECKED_FOR_LEAKS:
-        call = getattr(request.node, "callspec", None)
-        on_ray = call is not None and "ray" in re.split("[- ]", call.id)
+        on_ray = is_on_ray(request.node)
         request.getfixturevalue("no_actors" if on_ray else "leaks")
 
 
