@@ -186,22 +186,11 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def by_ray_data() -> int:
-    import ray.data
-
-    rows = ray.data.range(ints.ITEMS)
-    rows = rows.map(lambda row: {"x": ints.add_one(row["id"])})
-    rows = rows.filter(lambda row: ints.is_even(row["x"]))
-    rows = rows.map(lambda row: {"x": ints.triple(row["x"])})
-    sink = Sum()
-    for row in rows.iter_rows():
-        sink.add(row["x"])
-    return sink.total
-
-
 def beside_ray_data(runs: int) -> Figure:
     """R4: W1; every item comes from the kernel, and goes back there. Ray Data's workers are up from its first run."""
     import ray.data
+
+    from benchmarks.peers.ray import w1
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     waiting: list[tuple[Held, Sum]] = []
@@ -219,7 +208,7 @@ def beside_ray_data(runs: int) -> Figure:
         held.run()
         return sink.total
 
-    return _turns(run, by_ray_data, prepare, runs)
+    return _turns(run, w1, prepare, runs)
 
 
 def _with_cluster(measure: Callable[[int], Figure]) -> Callable[[int], Figure]:

@@ -21,7 +21,7 @@ _AT_ONCE = 8
 class Answers:
     """Makes the calls of one process, on threads that are not the one which reads."""
 
-    def __init__(self, name: str, host: Callable[[], ServiceCaller], known: Known) -> None:
+    def __init__(self, name: str, host: ServiceCaller, known: Known) -> None:
         self._name = name
         self._host = host
         self._known = known
@@ -36,7 +36,7 @@ class Answers:
         def answer() -> None:
             try:
                 args, kw = loads_items(buffers)
-                result = self._host().call(name, method, tuple(args), kw, timeout)
+                result = self._host.call(name, method, tuple(args), kw, timeout)
                 frame = (pack(number, True), *dumps_items(result, self._known))
             except BaseException as exc:  # noqa: BLE001 - it belongs to whoever called
                 frame = (pack(number, False), *dumps_exception(exc, self._known))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pickle
 
-__all__ = ["Buffer", "Buffers"]
+__all__ = ["Buffer", "Buffers", "size_of"]
 
 Buffer = bytes | bytearray | memoryview
 
 _IN_STREAM = 1 << 14
 """Bytes up to which copying an array into the stream costs less than a buffer of its own."""
+
+
+def size_of(buffer: Buffer) -> int:
+    """In bytes."""
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
 
 
 class Buffers(list[Buffer]):

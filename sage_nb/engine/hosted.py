@@ -60,7 +60,7 @@ class HostedTask(Task):
         self._dropped = 0
         self._told: dict[Lane, int] = {}
         self._paces: dict[Lane, Pace] = {}
-        self._answers = Answers(self.name, lambda: attempt.services_host, self._known)
+        self._answers = Answers(self.name, attempt.services_host, self._known)
         self._done = False
         self._failed = False
 
@@ -150,7 +150,9 @@ class HostedTask(Task):
         if isinstance(exc, WorkerError):
             add_note(exc, f"sage_nb: it ran {', '.join(repr(one.name) for one in self.stage.operators)}")
         self.attempt.fail(
-            explain(exc, f"the {self._noun} of operator {op.name!r} ({op.kind})", operator=op.name, declared=op.site)
+            explain(
+                exc, f"the {self.stage.place} of operator {op.name!r} ({op.kind})", operator=op.name, declared=op.site
+            )
         )
 
     # What the process is told
@@ -169,11 +171,7 @@ class HostedTask(Task):
     def _subject(self) -> str:
         op = self.stage.operators[0]
         number = f" {self.index + 1} of {self.stage.parallelism}" if self.stage.parallelism > 1 else ""
-        return f"the {self._noun}{number} of {op.kind} {op.name!r}"
-
-    @property
-    def _noun(self) -> str:
-        return self.stage.place
+        return f"the {self.stage.place}{number} of {op.kind} {op.name!r}"
 
     def _parts(self) -> dict[str, Any]:
         return {f"operator {op.name!r} ({op.kind})": _what_travels(op.spec) for op in self.stage.operators}

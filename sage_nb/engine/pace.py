@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sage_nb.engine.buffers import Buffer
+from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.channels import BATCH, Lane
 
 __all__ = ["Pace"]
@@ -36,7 +36,7 @@ class Pace:
 
     def sent(self, count: int, buffers: Sequence[Buffer]) -> None:
         """So many items made this message. It soon believes that they are large, and slowly that they are small."""
-        size = max(1.0, sum(map(_size, buffers)) / count)
+        size = max(1.0, sum(map(size_of, buffers)) / count)
         self._mean = size if size > self._mean or size * self.most < _UNDER_WAY / 8 else (self._mean + size) / 2
 
     def limit(self, lane: Lane) -> None:
@@ -48,7 +48,3 @@ class Pace:
         if window < min(self.most, lane.capacity) and not lane.feedback and lane.on_taken is None:
             lane.capacity = max(2, window)
             lane.limit = min(lane.limit, lane.capacity - 1)
-
-
-def _size(buffer: Buffer) -> int:
-    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)

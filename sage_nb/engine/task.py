@@ -35,7 +35,7 @@ from sage_nb.engine.takes import Takes
 from sage_nb.engine.writing import Parts, generate, make
 from sage_nb.errors import JobStateError
 from sage_nb.pipeline.context import AsyncContext, Context, ServiceCaller
-from sage_nb.pipeline.functions import LOST, BaseFunction, FlatMapFunction
+from sage_nb.pipeline.functions import BaseFunction, FlatMapFunction
 from sage_nb.pipeline.graph import Operator, Site
 from sage_nb.pipeline.sources import Reader
 
@@ -296,8 +296,6 @@ class Task:
         while self._instances:
             op, instance = self._instances.pop(0)
             self._close_one(op, partial(_close, instance))
-            if (lost := vars(instance).get(LOST) if hasattr(instance, "__dict__") else None) is not None:
-                self.attempt.say(lost, "WARNING")
 
     def _close_one(self, op: Operator, close: Callable[[], Any]) -> None:
         self.closing = op
@@ -326,7 +324,7 @@ class Task:
         attempt = self.attempt
         return (AsyncContext if op.kind == "async" else Context)(
             *(op.name, attempt.services_host, self._is_stopping, attempt.log.logger),
-            *(self.index, self.stage.parallelism),
+            *(self.index, self.stage.parallelism, attempt.say),
         )
 
     def _is_stopping(self) -> bool:

@@ -34,7 +34,7 @@ from sage_nb.pipeline.graph import Operator
 if TYPE_CHECKING:
     from sage_nb.engine.onray.cluster import Lease
 
-__all__ = ["RemoteAttempt", "run"]
+__all__ = ["RemoteHost", "run"]
 
 _COUNTS_EVERY = 0.2
 
@@ -64,7 +64,7 @@ def run(connection: WorkerConnection) -> None:
     attempt = RemoteAttempt(connection, order)
     task = Task(order["stage"], order["index"], attempt)
     links = _Links(task, attempt, order)
-    current.set(Context("job", attempt, attempt.is_stopping, attempt.log.logger))
+    current.set(attempt.context("job"))
     connection.on_end(links.cut)
     threading.Thread(target=links.read, name="sage_nb reader", daemon=True).start()
     opened = task.open()
@@ -87,69 +87,29 @@ class _Log(JobLog):
         self._connection.send(Say.LOG, pack(source, level, text[:10_000]))
 
 
-class RemoteAttempt:
-    """The job, as the task sees it from here. Implements `task.Attempt` and `ServiceCaller`."""
+class RemoteHost:
+    """The kernel, as what runs here reaches it: its log, and its services. Implements `ServiceCaller`."""
 
-    def __init__(self, connection: WorkerConnection, order: dict[str, Any]) -> None:
-        self.on_error: str = order["on_error"]
-        self.inline: bool = order["inline"]
+    def __init__(self, connection: WorkerConnection, services: frozenset[str]) -> None:
         self.log: JobLog = _Log(connection)
-        self.results = Results()
-        self.lease: Lease | None = None
         self.stop_event = threading.Event()
-        self.resumed = threading.Event()
-        self.resumed.set()
-        self.failed = False
-        self.cut_at = float("inf")
         self.known: Known = RECEIVED
-        self._services: frozenset[str] = order["services"]
+        self._services = services
         self._connection = connection
         self._numbers = itertools.count()
         self._calls: dict[int, Future[Any]] = {}
 
-    @property
-    def services_host(self) -> RemoteAttempt:
-        return self
-
-    def service_names(self) -> list[str]:
-        return list(self._services)
-
-    def thread_context(self) -> AbstractContextManager[Any]:
-        return nullcontext()
-
     def is_stopping(self) -> bool:
         return self.stop_event.is_set()
-
-    def is_overdue(self) -> bool:
-        return time.monotonic() >= self.cut_at
-
-    def has_failed(self) -> bool:
-        return self.failed
-
-    def fail(self, failure: Failure) -> None:
-        record = pack(*(failure.subject, failure.operator, failure.item, failure.where, failure.code, failure.text()))
-        self._connection.send(Say.FAIL, record, *dumps_exception(failure.exception, self.known))
-
-    def is_current(self, task: Task) -> bool:
-        return True
-
-    def unwanted(self, task: Task) -> None:
-        """The kernel sees to it."""
-        self._connection.send(Say.UNWANTED)
 
     def say(self, text: str, level: str = "INFO") -> None:
         self.log.say("job", text, level)
 
-    def caught(self, op: Operator, policy: str, item: Any, exc: Exception) -> None:
-        try:
-            said = dumps_items([None if policy == "skip" else item], self.known)
-        except ShippingError:
-            said = dumps_items([safe_repr(item)], self.known)
-        parts = [said, dumps_exception(exc, self.known)]
-        record = pack(op.id, policy, len(parts[0]))
-        self._connection.send(Say.CAUGHT, record, *parts[0], *parts[1])
+    def context(self, name: str) -> Context:
+        return Context(name, self, self.is_stopping, self.log.logger, say=self.say)
 
-    # Services
+    def service_names(self) -> list[str]:
+        return list(self._services)
 
     def call_async(self, name: str, method: str, args: tuple[Any, ...], kw: dict[str, Any]) -> Future[Any]:
         return self._call(name, method, args, kw, None)
@@ -181,6 +141,54 @@ class RemoteAttempt:
                 future.set_exception(loads_exception(buffers))
         except Exception as exc:  # noqa: BLE001 - what cannot be read here is the caller's to know
             future.set_exception(exc)
+
+
+class RemoteAttempt(RemoteHost):
+    """The job, as the task sees it from here. Implements `task.Attempt`."""
+
+    def __init__(self, connection: WorkerConnection, order: dict[str, Any]) -> None:
+        super().__init__(connection, order["services"])
+        self.on_error: str = order["on_error"]
+        self.inline: bool = order["inline"]
+        self.results = Results()
+        self.lease: Lease | None = None
+        self.resumed = threading.Event()
+        self.resumed.set()
+        self.failed = False
+        self.cut_at = float("inf")
+
+    @property
+    def services_host(self) -> RemoteHost:
+        return self
+
+    def thread_context(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def is_overdue(self) -> bool:
+        return time.monotonic() >= self.cut_at
+
+    def has_failed(self) -> bool:
+        return self.failed
+
+    def fail(self, failure: Failure) -> None:
+        record = pack(*(failure.subject, failure.operator, failure.item, failure.where, failure.code, failure.text()))
+        self._connection.send(Say.FAIL, record, *dumps_exception(failure.exception, self.known))
+
+    def is_current(self, task: Task) -> bool:
+        return True
+
+    def unwanted(self, task: Task) -> None:
+        """The kernel sees to it."""
+        self._connection.send(Say.UNWANTED)
+
+    def caught(self, op: Operator, policy: str, item: Any, exc: Exception) -> None:
+        try:
+            said = dumps_items([None if policy == "skip" else item], self.known)
+        except ShippingError:
+            said = dumps_items([safe_repr(item)], self.known)
+        parts = [said, dumps_exception(exc, self.known)]
+        record = pack(op.id, policy, len(parts[0]))
+        self._connection.send(Say.CAUGHT, record, *parts[0], *parts[1])
 
 
 class _Links:

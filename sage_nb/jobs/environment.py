@@ -19,10 +19,11 @@ from sage_nb.jobs.planning import explanation
 from sage_nb.jobs.service import PipelineService
 from sage_nb.pipeline.batches import need
 from sage_nb.pipeline.checks import check_policy
-from sage_nb.pipeline.environment import BaseEnvironment, did_you_mean
+from sage_nb.pipeline.environment import BaseEnvironment
 from sage_nb.pipeline.requests import takes_requests
 from sage_nb.pipeline.restarts import refuse_unreplayable
 from sage_nb.pipeline.sources import IterableSource
+from sage_nb.pipeline.spelling import did_you_mean
 
 __all__ = ["LocalEnvironment"]
 

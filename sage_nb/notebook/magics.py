@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import keyword
 import weakref
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sage_nb.notebook.headless import wait_at_cell_end
 from sage_nb.notebook.kernel import Cell, current_cell
 from sage_nb.notebook.listing import jobs_bundle
 from sage_nb.notebook.view import JobView, show_job, static_bundle
+from sage_nb.pipeline.spelling import nearest
 
 __all__ = ["SageMagics"]
 
@@ -36,8 +36,8 @@ def _arguments(magic: Any, line: str) -> argparse.Namespace:
     for word in line.split():
         option = word.split("=")[0]
         if option.startswith("--") and option not in options:
-            near = difflib.get_close_matches(option, options, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(o for o in options if o[1] == '-')}"
+            near = nearest(option, options)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(o for o in options if o[1] == '-')}"
             raise UsageError(f"%{magic.__name__}: there is no option {option}; {hint}")
     try:
         args: argparse.Namespace = parser.parse_argstring(line)
@@ -155,8 +155,8 @@ class SageMagics(Magics):
         if not isinstance(env, LocalEnvironment):
             known = [key for key, value in self.shell.user_ns.items() if isinstance(value, LocalEnvironment)]
             what = "is not an environment" if name in self.shell.user_ns else "is not defined"
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(name, known)
+            hint = f"; did you mean {near}?" if near else ""
             raise UsageError(f"%sage_submit: {name} {what}{hint}")
         return env
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.graph import Settings
 from sage_nb.pipeline.placement import ray_options
+from sage_nb.pipeline.spelling import nearest
 
 __all__ = [
     "ERROR_POLICIES",
@@ -65,9 +65,9 @@ def reject_reserved(kind: str, kw: dict[str, Any], target: Any = None) -> None:
         return
     own = _parameters(target)
     for key in kw:
-        near = get_close_matches(key, ("parallelism", "executor", "on_error", *_OPTIONS.get(kind, ())), 1, _NEAR)
+        near = nearest(key, ("parallelism", "executor", "on_error", *_OPTIONS.get(kind, ())), _NEAR)
         if near and key not in own:
-            raise SignatureError(f"{kind}: there is no option {key!r}; did you mean {near[0]!r}?")
+            raise SignatureError(f"{kind}: there is no option {key!r}; did you mean {near!r}?")
 
 
 def _parameters(target: Any) -> Collection[str]:

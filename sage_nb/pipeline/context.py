@@ -49,6 +49,7 @@ class Context:
 
     __slots__ = (
         "_logger",
+        "_say",
         "_state",
         "_stopping",
         "key",
@@ -68,6 +69,7 @@ class Context:
         logger_factory: Callable[[str], logging.Logger],
         parallel_index: int = 0,
         parallelism: int = 1,
+        say: Callable[[str, str], None] | None = None,
     ) -> None:
         self.name = name
         self.parallel_index = parallel_index
@@ -79,6 +81,7 @@ class Context:
         self.services = services
         self.logger_factory = logger_factory
         self._stopping = stopping
+        self._say = say
         self._logger: logging.Logger | None = None
 
     def __repr__(self) -> str:
@@ -94,6 +97,13 @@ class Context:
     def is_stop_requested(self) -> bool:
         """Whether the job is asked to stop: a source that waits by itself should look, and return."""
         return self._stopping()
+
+    def note(self, text: str) -> None:
+        """Add to the job's notes: what is to be known besides how it ended."""
+        if self._say is None:
+            self.logger.warning(text)
+        else:
+            self._say(text, "WARNING")
 
     def get_key(self) -> Any:
         """The key of the item at hand; None where the stream has none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -23,6 +22,7 @@ from sage_nb.pipeline.sources import (
     file_path,
     source_spec,
 )
+from sage_nb.pipeline.spelling import did_you_mean
 from sage_nb.pipeline.stream import DataStream, FutureStream, KeyedStream
 
 __all__ = ["BaseEnvironment"]
@@ -269,9 +269,3 @@ class BaseEnvironment:
     def _check_open(self, what: str) -> None:
         if self._closed:
             raise PipelineError(f"{what}: the environment {self.name!r} is closed; make a new one")
-
-
-def did_you_mean(word: str, words: Any) -> str:
-    """`; did you mean 'x'?` for the nearest of `words`, or what there is instead."""
-    near = difflib.get_close_matches(word, list(words), 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(words))}"

@@ -17,14 +17,12 @@ import importlib
 import io
 import os
 import shutil
-import sys
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +40,8 @@ from sage_nb.pipeline.batches import (
     rows,
     split,
 )
-from sage_nb.pipeline.functions import LOST, SinkFunction
+from sage_nb.pipeline.exact import is_exact, is_missing, lost
+from sage_nb.pipeline.functions import SinkFunction
 from sage_nb.pipeline.graph import Operator
 from sage_nb.pipeline.sources import file_path
 
@@ -146,7 +145,7 @@ class _FileSink(SinkFunction):
             return
         try:
             if self.ctx.is_stop_requested():
-                setattr(self, LOST, self._what_is_lost())
+                self._tell_discarded()
                 return
             if self._broken is not None:
                 raise self._broken
@@ -160,11 +159,11 @@ class _FileSink(SinkFunction):
         finally:
             self._discard()
 
-    def _what_is_lost(self) -> str | None:
-        if not self._written:
-            return None
-        rows = "the row that it had was" if self._written == 1 else f"the {self._written:,} rows that it had were"
-        return f"{self.kind} {os.path.basename(self._target)!r}: the job was stopped or has failed; {rows} discarded"
+    def _tell_discarded(self) -> None:
+        if self._written:
+            rows = "the row that it had was" if self._written == 1 else f"the {self._written:,} rows that it had were"
+            name = os.path.basename(self._target)
+            self.ctx.note(f"{self.kind} {name!r}: the job was stopped or has failed; {rows} discarded")
 
     def _discard(self) -> None:
         while self._layers:
@@ -318,16 +317,11 @@ def _cells(values: list[Any]) -> list[Any]:
 def _cell(value: Any) -> Any:
     if is_chunk(value):  # the text of an array or a frame leaves most of it out
         return value if isinstance(value, list) else [_builtin(row) for row in rows(value)]
-    return None if _is_missing(value) else value
+    return None if is_missing(value) else value
 
 
 def _builtin(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _is_missing(value: Any) -> bool:
-    """Whether it is one of pandas' own values for nothing."""
-    return type(value).__name__ in ("NaTType", "NAType") and "pandas" in sys.modules
 
 
 class JsonlSink(_FileSink):
@@ -380,7 +374,7 @@ def _jsonable(value: Any) -> Any:
 
 def _special(value: Any) -> Any:
     """What the encoder does not know by itself."""
-    if _is_missing(value):
+    if is_missing(value):
         return None
     if isinstance(value, date | time | timedelta) and hasattr(value, "isoformat"):
         return value.isoformat()
@@ -491,11 +485,11 @@ class ParquetSink(_TableSink):
                 problem: Exception | None = exc
                 continue
             problem = None
-            lost = [] if _is_exact(array.type, values) else list(_lost(array, values))
-            if not lost:
+            changed = [] if is_exact(array.type, values) else list(lost(array, values))
+            if not changed:
                 return array
         if problem is None:
-            raise ValueError(self._refusal(name, array.type, lost[0]))
+            raise ValueError(self._refusal(name, array.type, changed[0]))
         for value in values if kind is not None else ():
             if self._is_lost(kind, value):
                 raise ValueError(self._refusal(name, kind, value)) from problem
@@ -503,7 +497,7 @@ class ParquetSink(_TableSink):
 
     def _is_lost(self, kind: Any, value: Any) -> bool:
         try:
-            return any(True for _ in _lost(self._arrow.array([value], type=kind, from_pandas=True), [value]))
+            return any(True for _ in lost(self._arrow.array([value], type=kind, from_pandas=True), [value]))
         except self._refusals:
             return True
 
@@ -527,60 +521,3 @@ class ParquetSink(_TableSink):
             with suppress(self._arrow.ArrowInvalid):  # of a number that the other type does not have
                 return column.cast(field.type)
         return self._array(field.name, column.to_pylist())
-
-
-_EXACT: dict[str, Set[type]] = {
-    "int64": {int},
-    "double": {int, float},  # Arrow itself refuses an int that no float is equal to
-    "bool": {bool},
-    "string": {str},
-    "binary": {bytes},
-    "date32[day]": {date},
-    "time64[us]": {time},
-    "duration[us]": {timedelta},
-}
-"""By the name of Arrow's type, the types of which it keeps every value."""
-
-
-def _is_exact(form: Any, values: Sequence[Any]) -> bool:
-    """Whether the types alone say that an array of the type `form` holds these values; where not, it may still."""
-    kinds = {float if issubclass(kind, float) else kind for kind in set(map(type, values))} - {type(None)}
-    if kinds == {datetime}:
-        zoned = {value.tzinfo is not None for value in values if value is not None}
-        return str(form).startswith("timestamp[us") and zoned == {form.tz is not None}
-    if kinds == {dict} and type(form).__name__ == "StructType":
-        found = [value for value in values if value is not None]
-        return set().union(*found) <= {field.name for field in form} and all(
-            _is_exact(field.type, [value.get(field.name) for value in found]) for field in form
-        )
-    if kinds and kinds <= {list, tuple} and type(form).__name__ == "ListType":
-        return _is_exact(form.value_type, list(chain.from_iterable(value for value in values if value is not None)))
-    return kinds <= _EXACT.get(str(form), set())
-
-
-def _lost(array: Any, values: Sequence[Any]) -> Iterator[Any]:
-    """The values that the array does not hold as they are."""
-    return (value for value, kept in zip(values, array.to_pylist(), strict=True) if not _is_kept(value, kept))
-
-
-def _is_kept(value: Any, kept: Any) -> bool:
-    """Whether `kept`, which came out of an array, is what went in: NaN may be null, a field that lacks too."""
-    if value is None or kept is None:
-        return kept is None and (value is None or _is_missing(value) or bool(value != value))
-    if is_chunk(value) and not isinstance(value, list):
-        value = rows(value)
-    elif hasattr(value, "dtype") and hasattr(value, "item"):
-        value = value.item()
-    if isinstance(kept, dict):
-        return (
-            isinstance(value, dict)
-            and value.keys() <= kept.keys()
-            and all(_is_kept(value.get(name), one) for name, one in kept.items())
-        )
-    if isinstance(kept, list):
-        return (
-            isinstance(value, Iterable) and len(items := list(value)) == len(kept) and all(map(_is_kept, items, kept))
-        )
-    if isinstance(value, bool) is not isinstance(kept, bool):
-        return False
-    return bool(value == kept or (value != value and kept != kept))

@@ -17,7 +17,6 @@ from sage_nb.pipeline import context
 from sage_nb.pipeline.context import Context
 
 __all__ = [
-    "LOST",
     "BaseCoMapFunction",
     "BaseFunction",
     "BaseJoinFunction",
@@ -31,9 +30,6 @@ __all__ = [
     "SourceFunction",
     "StopSignal",
 ]
-
-LOST = "_sage_nb_lost"
-"""The attribute in which a function that is closed says what a stop has made it discard: a note of the job."""
 
 
 class StopSignal:

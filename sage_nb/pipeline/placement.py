@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sage_nb.errors import PipelineError
+from sage_nb.pipeline.spelling import did_you_mean
 
 __all__ = ["RayOptions", "ray_options"]
 
-_NUMBERS = {
-    "num_cpus": "CPUs that are kept for it",
-    "num_gpus": "GPUs that it is given",
-    "memory": "bytes of memory that are kept for it",
-}
-_OTHERS = {
-    "resources": "a dict: name of a resource of the cluster's own -> how much of it",
-    "accelerator_type": "a kind of accelerator that its node has to have",
-    "scheduling_strategy": "'DEFAULT', 'SPREAD', or one of Ray's strategies",
-    "runtime_env": "Ray's description of the environment it runs in",
-}
-_OF_SERVICES = {"max_restarts": "how often it is made anew after its process has died, -1 for always"}
+_NUMBERS = ("num_cpus", "num_gpus", "memory")  # CPUs and bytes that are kept for it, GPUs that it is given
+_OTHERS = ("resources", "accelerator_type", "scheduling_strategy", "runtime_env")
+_OF_SERVICES = ("max_restarts",)  # how often it is made anew after its process has died, -1 for always
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +37,13 @@ def ray_options(kind: str, given: Any, *, service: bool = False) -> RayOptions |
     """The checked `ray=` of `kind`. Raises `PipelineError`."""
     if given is None:
         return None
-    known = {**_NUMBERS, **_OTHERS, **(_OF_SERVICES if service else {})}
+    known = (*_NUMBERS, *_OTHERS, *(_OF_SERVICES if service else ()))
     if not isinstance(given, Mapping):
         raise PipelineError(f"{kind}: ray is a dict of options such as {{'num_gpus': 1}}, not {given!r}")
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-            raise PipelineError(f"{kind}: ray has no option {key!r}; {hint}")
-    for key in _NUMBERS.keys() & given.keys():
+            raise PipelineError(f"{kind}: ray has no option {key!r}{did_you_mean(str(key), known)}")
+    for key in given.keys() & set(_NUMBERS):
         _check_amount(f"{kind}: ray's {key}", given[key])
     resources = given.get("resources", {})
     if not isinstance(resources, Mapping) or not all(isinstance(name, str) for name in resources):

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import ray
 
-from sage_nb.engine.buffers import Buffer
+from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.frames import ConnectionClosed, Frame
 from sage_nb.engine.rebuild import StandIn
 from sage_nb.engine.wire import Say, pack
@@ -43,23 +43,19 @@ def packed(frames: deque[tuple[int, list[Buffer]]]) -> Parcel:
     size = 0
     while frames and (not parcel or size < _AT_ONCE):
         kind, buffers = frames.popleft()
-        size += sum(map(_size, buffers))
+        size += sum(map(size_of, buffers))
         parcel.append((kind, [apart(one) for one in buffers]))
     return parcel
 
 
 def apart(buffer: Buffer) -> bytes | pickle.PickleBuffer:
     """A buffer as Ray's pickler should have it: small ones go into its stream, large ones beside it."""
-    return pickle.PickleBuffer(buffer) if _size(buffer) >= _APART else bytes(buffer)
+    return pickle.PickleBuffer(buffer) if size_of(buffer) >= _APART else bytes(buffer)
 
 
 def unpacked(parcel: Parcel) -> list[Frame]:
     """The messages, with memory of their own: an array in them can be written to."""
     return [(kind, [bytearray(one) for one in buffers]) for kind, buffers in parcel]
-
-
-def _size(buffer: Buffer) -> int:
-    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
 
 
 class ActorConnection:
@@ -80,7 +76,7 @@ class ActorConnection:
 
     def send(self, kind: int, *buffers: Buffer) -> None:
         """Send a message; waits while many bytes wait to leave."""
-        size = sum(map(_size, buffers))
+        size = sum(map(size_of, buffers))
         with self._leaving:
             while self._waiting > _AT_ONCE:
                 self._leaving.wait()
@@ -117,7 +113,7 @@ class ActorConnection:
             while not self._outward and not self._over:
                 self._leaving.wait()
             parcel = packed(self._outward)
-            self._waiting = sum(_size(one) for _, buffers in self._outward for one in buffers)
+            self._waiting = sum(size_of(one) for _, buffers in self._outward for one in buffers)
             self._leaving.notify_all()
             return parcel
 

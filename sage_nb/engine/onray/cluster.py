@@ -21,6 +21,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from subprocess import Popen
 from typing import Any
 
 from sage_nb.engine.onray.reaper import Reaper
@@ -92,7 +93,8 @@ class _Connection:
     makes_way: bool = False
     """Whether nobody uses it, and another one is waiting for its end."""
     wake: threading.Event = field(default_factory=threading.Event)
-    pids: dict[int, str] = field(default_factory=dict)
+    processes: list[tuple[Popen[bytes], str]] = field(default_factory=list)
+    """Those of a private Ray without which it is lost."""
     reaper: Reaper | None = None
     asking: threading.Thread | None = None
     unanswered: int = 0
@@ -185,9 +187,8 @@ def _connect(one: _Connection) -> None:
     one.ours = True
     node = getattr(ray._private.worker, "_global_node", None)
     if one.private and node is not None:
-        for kind, processes in node.all_processes.items():
-            if kind in _NAMES:
-                one.pids.update({info.process.pid: _NAMES[kind] for info in processes})
+        for kind, name in _NAMES.items():
+            one.processes += [(info.process, name) for info in node.all_processes.get(kind, ())]
         one.reaper = Reaper()
 
 
@@ -241,7 +242,7 @@ def _look_after(one: _Connection) -> None:
         one.wake.wait(_LOOK)
         one.wake.clear()
         if one.reaper is not None:
-            one.reaper.look_at([*one.pids])
+            one.reaper.look_at([process.pid for process, _ in one.processes])
         why = _why_lost(one)
         with _LOCK:
             if why is not None:
@@ -263,9 +264,9 @@ def _why_lost(one: _Connection) -> str | None:
 
     if not ray.is_initialized():
         return "ray.shutdown() was called in this process"
-    for pid, what in one.pids.items():
-        if not _is_running(pid):
-            return f"{what}, process {pid}, has ended"
+    for process, what in one.processes:
+        if process.poll() is not None:
+            return f"{what}, process {process.pid}, has ended"
     if one.asking is None or not one.asking.is_alive():
         one.asking = threading.Thread(target=_ask, args=(one,), name="sage_nb ray asks", daemon=True)
         one.asking.start()
@@ -281,17 +282,6 @@ def _ask(one: _Connection) -> None:
     with contextlib.suppress(Exception):  # then it has not answered
         ray.nodes()  # type: ignore[no-untyped-call]
         one.unanswered = 0
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a child of this process runs: one that has ended and not been waited for does not."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except FileNotFoundError:
-        return not os.path.isdir("/proc/self")
-    except OSError:
-        return True
 
 
 def _leave(one: _Connection) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from sage_nb.engine.buffers import Buffer
+from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.frames import Frame
 from sage_nb.engine.onray.actor import HostActor, packed, unpacked
 from sage_nb.engine.onray.cluster import Lease
@@ -127,7 +127,7 @@ class Actor:
 
     def send(self, kind: int, *buffers: Buffer) -> None:
         """Have a message sent; waits while many bytes wait. Any thread may."""
-        size = sum(map(_size, buffers))
+        size = sum(map(size_of, buffers))
         with self._change:
             while self._waiting > _FULL and not self._closed and self._dead is None:
                 self._change.wait(_LOOK)
@@ -201,7 +201,7 @@ class Actor:
                 if self._closed:
                     return
                 parcel = packed(self._outbox)
-                self._waiting = sum(_size(one) for _, buffers in self._outbox for one in buffers)
+                self._waiting = sum(size_of(one) for _, buffers in self._outbox for one in buffers)
                 self._change.notify_all()
             try:
                 pending.append(self._handle.send.remote(parcel))
@@ -283,7 +283,3 @@ def first_words(exc: Exception) -> str:
     lines = [line.strip() for line in _COLOURS.sub("", str(exc)).splitlines() if line.strip(" ^~\t")]
     said = " ".join(lines)
     return said if len(said) <= _WORDS else f"{said[: _WORDS // 2]} … {' '.join(lines[-1:])[-_WORDS // 2 :]}"
-
-
-def _size(buffer: Buffer) -> int:
-    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)

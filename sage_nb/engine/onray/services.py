@@ -48,13 +48,11 @@ class RemoteService:
         self._log = log
         self._thread_context = thread_context
         self._known: Known = {}
-        self._answers = Answers(spec.name, lambda: host, self._known)
+        self._answers = Answers(spec.name, host, self._known)
         self._ended = False
         order = {"name": spec.name, "make": spec.make, "args": spec.args, "kw": spec.kw, "services": names}
         parts = {f"service {spec.name!r}": {"class": spec.make, "arguments": spec.args, "keywords": spec.kw}}
-        buffers = [
-            bytes(one) for one in dumps(order | {"on_error": "fail", "inline": True}, parts=parts, known=self._known)
-        ]
+        buffers = [bytes(one) for one in dumps(order, parts=parts, known=self._known)]
         self.thread_safe = bool(getattr(spec.make, "thread_safe", False))
         more = {"max_concurrency": _AT_ONCE} if self.thread_safe else {}
         cls = remote_class(ServiceActor, spec.ray, more, life=1)

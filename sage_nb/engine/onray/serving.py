@@ -13,9 +13,9 @@ from sage_nb.engine.onray.actor import ActorConnection, HostActor, apart
 from sage_nb.engine.shipping import dumps_items, loads, loads_items
 from sage_nb.engine.travelled import dumps_exception
 from sage_nb.engine.wire import Say
-from sage_nb.engine.worker import RemoteAttempt
+from sage_nb.engine.worker import RemoteHost
 from sage_nb.errors import ServiceMethodError
-from sage_nb.pipeline.context import Context, current
+from sage_nb.pipeline.context import current
 
 __all__ = ["Answer", "ServiceActor"]
 
@@ -37,8 +37,8 @@ class ServiceActor(HostActor):
         """Make the service and start it, then take messages; on a thread of its own."""
         try:
             order = loads([bytearray(one) for one in self._order])
-            attempt = self._attempt = RemoteAttempt(connection, order)
-            self._context = Context(order["name"], attempt, attempt.is_stopping, attempt.log.logger)
+            host = self._host = RemoteHost(connection, order["services"])
+            self._context = host.context(order["name"])
         except BaseException as exc:  # noqa: BLE001 - it is the kernel's to know
             self._failed = False, [apart(one) for one in dumps_exception(exc, {})]
             self._ready.set()
@@ -47,9 +47,9 @@ class ServiceActor(HostActor):
         while True:
             kind, buffers = connection.receive()
             if kind == Say.REPLY:
-                attempt.answered(buffers)
+                host.answered(buffers)
             elif kind == Say.STATE:
-                attempt.stop_event.set()
+                host.stop_event.set()
 
     def _make(self, order: dict[str, Any]) -> None:
         def made() -> None:
@@ -67,9 +67,9 @@ class ServiceActor(HostActor):
     def _answer(self, call: Callable[[], Any]) -> Answer:
         current.set(self._context)
         try:
-            return True, [apart(one) for one in dumps_items(call(), self._attempt.known)]
+            return True, [apart(one) for one in dumps_items(call(), self._host.known)]
         except BaseException as exc:  # noqa: BLE001 - it belongs to whoever called
-            return False, [apart(one) for one in dumps_exception(exc, self._attempt.known)]
+            return False, [apart(one) for one in dumps_exception(exc, self._host.known)]
 
     # What the kernel calls
 
