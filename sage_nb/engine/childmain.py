@@ -33,10 +33,12 @@ class ChildConnection(Connection):
     def __init__(self, reading: int, writing: int) -> None:
         super().__init__(reading, writing)
         self.ended = threading.Event()
+        self.grace = GRACE
+        """Seconds from the end of the pipe to the end of the process, at most."""
         self._hooks: list[Callable[[], object]] = []
 
     def on_end(self, hook: Callable[[], object]) -> None:
-        """Call `hook` on a thread of its own when the pipe ends. All hooks have about a second together."""
+        """Call `hook` on a thread of its own when the pipe ends. All hooks have `grace` seconds together."""
         self._hooks.append(hook)
 
     def watch(self) -> None:
@@ -44,7 +46,7 @@ class ChildConnection(Connection):
         poll = select.poll()
         poll.register(self.reading, 0)  # that the other side has gone is told also to who asks for nothing
         poll.poll()
-        _exit_within(GRACE)
+        _exit_within(self.grace)
         self.ended.set()
         for hook in self._hooks:
             threading.Thread(target=hook, name="sage_nb end", daemon=True).start()

@@ -31,7 +31,7 @@ from sage_nb.engine.letters import DeadLetters
 from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.loops import LoopEnded
-from sage_nb.engine.results import make_results
+from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.services import ServiceHost, Step
 from sage_nb.engine.stages import Plan, Stage
 from sage_nb.engine.task import Attempt, Task
@@ -90,6 +90,7 @@ class Dispatcher:
         on_end: Callable[[], None] = lambda: None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         ray: dict[str, Any] | None = None,
+        results: Callable[[tuple[Operator, ...]], Results] = make_results,
     ) -> None:
         self.name = name
         self.operators = tuple(graph.operators)
@@ -99,7 +100,7 @@ class Dispatcher:
         self.attempt = 1
         self.failures: list[float] = []
         self.log = JobLog()
-        self.results = make_results(graph.operators)
+        self.results = results(self.operators)
         self.status = "created"
         self.notes: list[str] = []
         self.failure: Failure | None = None
@@ -152,6 +153,8 @@ class Dispatcher:
         self._go = threading.Event()
 
     # What is seen from outside
+
+    ends_with_its_waiter = True
 
     @property
     def tasks(self) -> Mapping[str, Task]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, overload
 
 from sage_nb.pipeline.graph import Operator
 
-__all__ = ["Result", "make_results"]
+__all__ = ["Result", "Results", "make_results"]
 
 
 class Result(Sequence[Any]):
@@ -92,7 +92,7 @@ class Results(dict[str, Result]):
         raise KeyError(f"no result is called {name!r}; there are: {', '.join(self) or 'none'}")
 
 
-def make_results(operators: list[Operator]) -> Results:
+def make_results(operators: Iterable[Operator]) -> Results:
     """An empty result for each `collect` and `show`."""
     found = Results()
     for op in operators:

@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from sage_nb.engine.dispatcher import Dispatcher
 from sage_nb.engine.failure import headline
 from sage_nb.engine.letters import Letters
 from sage_nb.engine.log import LogLine
 from sage_nb.engine.results import Result
 from sage_nb.errors import JobStateError
-from sage_nb.jobs.describe import Describer
 from sage_nb.jobs.info import JobInfo
+from sage_nb.jobs.run import Description, Run
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
 
 __all__ = ["INTERRUPT_GRACE", "Job"]
@@ -30,11 +29,20 @@ INTERRUPT_GRACE = 2.0
 class Job:
     """One run of a pipeline. `str(job)` is its uuid."""
 
-    def __init__(self, info: JobInfo, dispatcher: Dispatcher) -> None:
+    def __init__(self, info: JobInfo, dispatcher: Run, describer: Description) -> None:
         self._info = info
         self._dispatcher = dispatcher
-        self._describer = Describer(info.uuid, info.name, dispatcher)
+        self._describer = describer
         self._listeners: list[Callable[[Job], None]] = []
+
+    @classmethod
+    def attach(
+        cls, job: Job | str, host: str | None = None, port: int | None = None, *, token: str | None = None
+    ) -> Job:
+        """A handle on a job that runs, or has ended, on a JobManager server: see `sage_nb.attach`."""
+        import sage_nb
+
+        return sage_nb.attach(job, host, port, token=token)
 
     def __str__(self) -> str:
         return self.uuid
@@ -54,7 +62,8 @@ class Job:
 
     @property
     def status(self) -> str:
-        """`created`, `starting`, `running`, `paused`, `stopping`, `completed`, `failed` or `stopped`."""
+        """`created`, `queued`, `starting`, `running`, `paused`, `restarting`, `stopping`, `completed`, `failed` or
+        `stopped`."""
         return self._dispatcher.status
 
     @property
@@ -139,6 +148,8 @@ class Job:
         try:
             ended = _wait(self._dispatcher.done, timeout)
         except KeyboardInterrupt:
+            if not self._dispatcher.ends_with_its_waiter:
+                raise
             self.stop(INTERRUPT_GRACE)
             raise KeyboardInterrupt(f"job {self.name!r} was stopped, as what waited for it was interrupted") from None
         if not ended:
@@ -161,6 +172,8 @@ class Job:
     async def _stop_cancelled(self) -> None:
         """Stop, clean up, and raise `CancelledError` anew, without the frames of asyncio."""
         __tracebackhide__ = True
+        if not self._dispatcher.ends_with_its_waiter:
+            raise asyncio.CancelledError(f"job {self.name!r} goes on; only the waiting for it was interrupted")
         self._dispatcher.stop(INTERRUPT_GRACE)
         await self._until(self._dispatcher.clean)
         raise asyncio.CancelledError(f"job {self.name!r} was stopped, as what awaited it was interrupted") from None

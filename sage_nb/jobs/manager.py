@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-import uuid
+import uuid as uuids
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,10 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
 from sage_nb.engine.failure import safe_str, safe_text
+from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.stages import Plan
 from sage_nb.errors import JobNotFoundError, JobStateError
+from sage_nb.jobs.describe import Describer
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
 from sage_nb.jobs.job import Job
+from sage_nb.pipeline.graph import Operator
 
 if TYPE_CHECKING:
     from sage_nb.jobs.environment import LocalEnvironment
@@ -77,7 +80,7 @@ class JobManager:
     ) -> Job:
         """Start what `env` declares; with `autostop` wait for the end and the cleanup, and raise if it failed."""
         __tracebackhide__ = True
-        job = env._submit(autostop, timeout, cleanup, name, self)
+        job = env._submit(autostop, timeout, cleanup, name, manager=self)
         return job.wait() if autostop else job
 
     def _make(
@@ -89,8 +92,10 @@ class JobManager:
         cleanup: Cleanup,
         name: str,
         on_error: str,
+        uuid: str | None = None,
+        results: Callable[[tuple[Operator, ...]], Results] = make_results,
     ) -> Job:
-        info = JobInfo(str(uuid.uuid4()), name, env.name, autostop=autostop)
+        info = JobInfo(uuid or str(uuids.uuid4()), name, env.name, autostop=autostop)
         reference: list[Job] = []
         dispatcher = Dispatcher(
             env._graph.copy(),
@@ -106,8 +111,9 @@ class JobManager:
             on_end=lambda: self._record(reference[0]),
             thread_context=_make_thread_context(),
             ray=env.config.get("ray"),
+            results=results,
         )
-        job = Job(info, dispatcher)
+        job = Job(info, dispatcher, Describer(info.uuid, name, dispatcher))
         reference.append(job)
         info.dispatcher = dispatcher
         with self._lock:
@@ -118,13 +124,17 @@ class JobManager:
         _at_exit(self)
         return job
 
+    @staticmethod
+    def _start(job: Job) -> None:
+        _dispatcher_of(job).start()
+
     def _forget_oldest(self) -> None:
         ended = (key for key in self._infos if key not in self._live)
         for key in list(islice(ended, max(0, len(self._infos) - _HISTORY))):
             del self._infos[key]
 
     def _changed(self, job: Job) -> None:
-        info, dispatcher = job._info, job._dispatcher
+        info, dispatcher = job._info, _dispatcher_of(job)
         info.status, info.last_update = dispatcher.status, time.time()
         info.start_time, info.stop_time = dispatcher.started, dispatcher.ended
         info.restart_count = dispatcher.attempt - 1
@@ -227,9 +237,15 @@ class JobManager:
                     "To wait for it, use submit(autostop=True) or job.wait()",
                     file=sys.stderr,
                 )
-            job._dispatcher.hurry(_EXIT_LIMIT)
+            _dispatcher_of(job).hurry(_EXIT_LIMIT)
         for job in jobs:
-            job._dispatcher.drive(deadline)
+            _dispatcher_of(job).drive(deadline)
+
+
+def _dispatcher_of(job: Job) -> Dispatcher:
+    """That of a job of this process."""
+    assert isinstance(job._dispatcher, Dispatcher)
+    return job._dispatcher
 
 
 _managers: weakref.WeakSet[JobManager] = weakref.WeakSet()

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from sage_nb.engine.dispatcher import Dispatcher
 from sage_nb.jobs.job import Job
 from sage_nb.pipeline.functions import BaseService
 
@@ -53,9 +54,10 @@ class PipelineService(BaseService):
     def _at_rest(self) -> bool:
         """Whether no item waits or is at work between two tasks. What is done is counted first: see `Circle`."""
         job = self._job
-        if job is None or any(op.kind == "window" for op in job._dispatcher.operators):
+        run = job._dispatcher if job is not None else None
+        if not isinstance(run, Dispatcher) or any(op.kind == "window" for op in run.operators):
             return False  # a window keeps requests, and replies to them later
-        lanes = [lane for task in job._dispatcher.all_tasks for lane in (task.inbox.lanes if task.inbox else ())]
+        lanes = [lane for task in run.all_tasks for lane in (task.inbox.lanes if task.inbox else ())]
         done = sum(lane.done for lane in lanes)
         return done == sum(lane.appended() for lane in lanes)
 

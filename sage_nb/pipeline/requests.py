@@ -37,6 +37,9 @@ class Requests:
         self._lock = threading.Lock()
         self._ended: BaseException | None = ServiceStoppedError("the pipeline is not running")
 
+    def __reduce__(self) -> tuple[type[Requests], tuple[()]]:
+        return type(self), ()  # where the pipeline goes, nobody has asked it yet
+
     def begin(self) -> None:
         """The pipeline runs."""
         self.waiting = queue.SimpleQueue()
