@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "sage_nb.errors": (
+        "AccessError",
         "ClusterError",
         "DuplicateNameError",
         "ItemTimeout",
@@ -25,8 +26,12 @@ _HOME = {
         "JobTimeout",
         "KeyTypeError",
         "PipelineError",
+        "ProtocolError",
         "RemoteError",
         "SageError",
+        "ServerBusyError",
+        "ServerError",
+        "ServerUnreachableError",
         "ServiceDiedError",
         "ServiceError",
         "ServiceMethodError",
@@ -57,6 +62,10 @@ _HOME = {
         "SourceFunction",
         "StopSignal",
     ),
+    "sage_nb.remote.attaching": ("attach",),
+    "sage_nb.remote.client": ("JobManagerClient",),
+    "sage_nb.remote.environment": ("RemoteEnvironment",),
+    "sage_nb.remote.server": ("JobManagerServer",),
     "sage_nb.pipeline.stream": ("ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "WindowedStream"),
     "sage_nb.pipeline.windows": ("Session", "Sliding", "Tumbling", "WindowResult"),
 }
@@ -87,6 +96,10 @@ if TYPE_CHECKING:
     from sage_nb.pipeline.windows import Sliding as Sliding
     from sage_nb.pipeline.windows import Tumbling as Tumbling
     from sage_nb.pipeline.windows import WindowResult as WindowResult
+    from sage_nb.remote.attaching import attach as attach
+    from sage_nb.remote.client import JobManagerClient as JobManagerClient
+    from sage_nb.remote.environment import RemoteEnvironment as RemoteEnvironment
+    from sage_nb.remote.server import JobManagerServer as JobManagerServer
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,11 @@
     ├── WorkerError            (RuntimeError)    a worker process or an actor ended while it was needed
     ├── ClusterError           (RuntimeError)    the Ray cluster cannot be had, or is lost
     ├── RemoteError                              an exception of another process that cannot be rebuilt here
+    ├── ServerError            (RuntimeError)    a JobManager server that cannot do what is asked
+    │   ├── ServerUnreachableError (ConnectionError)  no server answers there
+    │   ├── ServerBusyError    (OSError)         the port is taken, or the disk is full
+    │   ├── AccessError        (PermissionError) a wrong token, or none
+    │   └── ProtocolError      (ValueError)      the two sides do not speak the same language
     └── ServiceError           (RuntimeError)
         ├── ServiceNotFoundError  (LookupError)
         ├── ServiceMethodError    (AttributeError)
@@ -28,6 +33,7 @@ line it came from.
 from __future__ import annotations
 
 __all__ = [
+    "AccessError",
     "ClusterError",
     "DuplicateNameError",
     "ItemTimeout",
@@ -36,8 +42,12 @@ __all__ = [
     "JobTimeout",
     "KeyTypeError",
     "PipelineError",
+    "ProtocolError",
     "RemoteError",
     "SageError",
+    "ServerBusyError",
+    "ServerError",
+    "ServerUnreachableError",
     "ServiceDiedError",
     "ServiceError",
     "ServiceMethodError",
@@ -123,6 +133,26 @@ class RemoteError(SageError):
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.text}" if self.text else self.type_name
+
+
+class ServerError(SageError, RuntimeError):
+    """A JobManager server cannot do what is asked, and says why."""
+
+
+class ServerUnreachableError(ServerError, ConnectionError):
+    """No JobManager server answers at that address."""
+
+
+class ServerBusyError(ServerError, OSError):
+    """The server lacks what it needs of its machine: its port is taken, or its disk is full."""
+
+
+class AccessError(ServerError, PermissionError):
+    """The server was given a wrong token, or none."""
+
+
+class ProtocolError(ServerError, ValueError):
+    """The other side of a connection says what this version does not understand."""
 
 
 class ServiceError(SageError, RuntimeError):

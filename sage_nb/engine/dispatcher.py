@@ -88,6 +88,7 @@ class Dispatcher:
         service_stop_timeout: float = 10.0,
         on_change: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
+        on_restart: Callable[[], None] = lambda: None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
         ray: dict[str, Any] | None = None,
         results: Callable[[tuple[Operator, ...]], Results] = make_results,
@@ -129,6 +130,7 @@ class Dispatcher:
         self._timeout = timeout
         self._on_change = on_change
         self._on_end = on_end
+        self._on_restart = on_restart
         self.thread_context = thread_context
         self._context = contextvars.copy_context()
         self._lock = threading.RLock()
@@ -416,6 +418,7 @@ class Dispatcher:
             for result in self.results.values():
                 result.clear()
             self.dead_letters.clear()
+            self._tell(self._on_restart)
             self.all_tasks = wire(self.plan, self, _task)
         return True
 

@@ -54,6 +54,10 @@ class Result(Sequence[Any]):
     def _snapshot(self) -> list[Any]:
         return list(self._items.copy())
 
+    def extend(self, items: Iterable[Any]) -> None:
+        """Append several."""
+        self._items.extend(items)
+
     def clear(self) -> None:
         """Forget everything, for a new attempt."""
         self._items.clear()

@@ -76,9 +76,7 @@ def register_pipeline(outer: SubmittingEnvironment, name: str, env: LocalEnviron
     outer._service("register_pipeline", name, PipelineService, (env,), {})
 
 
-def _declared(
-    name: str, config: dict[str, Any], backend: str, graph: Graph, requests: Requests
-) -> LocalEnvironment:
+def _declared(name: str, config: dict[str, Any], backend: str, graph: Graph, requests: Requests) -> LocalEnvironment:
     env = LocalEnvironment(name, config, backend)
     env._graph, env._requests = graph, requests
     return env

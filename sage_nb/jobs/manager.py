@@ -34,7 +34,7 @@ from sage_nb.pipeline.graph import Operator
 if TYPE_CHECKING:
     from sage_nb.jobs.environment import LocalEnvironment
 
-__all__ = ["JobManager", "default_manager", "use_thread_context"]
+__all__ = ["JobManager", "default_manager", "thread_context", "use_thread_context"]
 
 _HISTORY = 1000
 _EXIT_LIMIT = 1.9
@@ -50,6 +50,11 @@ def use_thread_context(factory: Callable[[], ThreadContext]) -> None:
     """
     global _make_thread_context
     _make_thread_context = factory
+
+
+def thread_context() -> ThreadContext:
+    """For a job that is submitted now: what its threads enter."""
+    return _make_thread_context()
 
 
 class JobManager:
@@ -94,6 +99,7 @@ class JobManager:
         on_error: str,
         uuid: str | None = None,
         results: Callable[[tuple[Operator, ...]], Results] = make_results,
+        on_restart: Callable[[], None] = lambda: None,
     ) -> Job:
         info = JobInfo(uuid or str(uuids.uuid4()), name, env.name, autostop=autostop)
         reference: list[Job] = []
@@ -109,9 +115,10 @@ class JobManager:
             service_stop_timeout=float(env.config.get("service_stop_timeout", 10.0)),
             on_change=lambda: self._changed(reference[0]),
             on_end=lambda: self._record(reference[0]),
-            thread_context=_make_thread_context(),
+            thread_context=thread_context(),
             ray=env.config.get("ray"),
             results=results,
+            on_restart=on_restart,
         )
         job = Job(info, dispatcher, Describer(info.uuid, name, dispatcher))
         reference.append(job)

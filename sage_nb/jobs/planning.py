@@ -9,12 +9,12 @@ from sage_nb.jobs.layout import places
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 from sage_nb.pipeline.graph import Graph
 
-__all__ = ["explanation"]
+__all__ = ["explanation", "picture"]
 
 
 def explanation(name: str, graph: Graph, plan: Plan, backend: str) -> Explanation:
     """What would run, as text and as a picture."""
-    return Explanation(name, tuple(map(_line, plan.stages)), _picture(name, graph, plan, backend))
+    return Explanation(name, tuple(map(_line, plan.stages)), picture(name, graph, plan, backend))
 
 
 def _line(stage: Stage) -> StageLine:
@@ -29,11 +29,12 @@ def _line(stage: Stage) -> StageLine:
     )
 
 
-def _picture(name: str, graph: Graph, plan: Plan, backend: str) -> JobSnapshot:
+def picture(name: str, graph: Graph, plan: Plan, backend: str, *, uuid: str = "") -> JobSnapshot:
+    """A description of what has not begun."""
     at = places([(op.id, op.inputs, op.kind) for op in graph.operators])
     stages = {op.id: stage for stage in plan.stages for op in stage.operators}
     return JobSnapshot(
-        uuid="",
+        uuid=uuid,
         name=safe_text(name, 200),
         status="created",
         backend=backend,

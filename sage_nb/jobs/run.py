@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from sage_nb.engine.failure import Failure
 from sage_nb.engine.letters import Letters
@@ -35,9 +35,11 @@ class Run(Protocol):
     @property
     def done(self) -> threading.Event:
         """Set when the job has ended."""
+
     @property
     def clean(self) -> threading.Event:
         """Set when nothing of the job is left; with services that are kept, later than `done`."""
+
     @property
     def ends_with_its_waiter(self) -> bool:
         """Whether an interrupt of what waits for the job stops it."""

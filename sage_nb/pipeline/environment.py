@@ -32,6 +32,7 @@ _CONFIG = {
     "ray": "the Ray cluster to use, and how",
     "inline": "whether simple lambdas are written into the loop",
     "service_stop_timeout": "seconds that each step of a service's stop may take",
+    "server": "how the JobManager server is spoken with",
 }
 
 

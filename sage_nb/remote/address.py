@@ -1,0 +1,101 @@
+"""Where a server is, and how it is spoken with."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Any
+
+from sage_nb.errors import PipelineError, ServerError
+from sage_nb.pipeline.spelling import did_you_mean
+from sage_nb.remote.access import find_token, read_notice
+from sage_nb.remote.settings import DEFAULT_PORT, LOOPBACK, is_loopback
+
+__all__ = ["Address", "address_of", "parse"]
+
+_OPTIONS = {
+    "tls": "True to speak TLS",
+    "ca": "a file with the certificates of authorities to trust",
+    "request_timeout": "seconds that one request may take",
+    "reconnect_timeout": "seconds after which a lost connection is given up; None for never",
+    "owner_timeout": "seconds for which the notebook of an attached job may be gone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address. Two that are equal share their connections."""
+
+    host: str
+    port: int
+    token: str | None = None
+    """None for the one that the server's file on this machine has, or `SAGE_NB_TOKEN`."""
+    tls: bool = False
+    ca: str | None = None
+    request_timeout: float = 1800.0
+    reconnect_timeout: float | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<Address {self}>"
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:19001`."""
+        return f"{'https' if self.tls else 'http'}://{self}"
+
+    def headers(self) -> dict[str, str]:
+        """What goes with every request; looked up anew each time, as a server that was restarted has a new token."""
+        token = self.token or find_token(self.host, self.port)
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    def context(self) -> ssl.SSLContext | bool:
+        """Whom to trust."""
+        if not self.tls:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self.ca)
+        except (OSError, ssl.SSLError) as exc:
+            raise ServerError(f"the certificates in {self.ca} cannot be used: {exc}") from exc
+
+
+def address_of(host: str | None, port: int | None, token: str | None, options: Any = None) -> Address:
+    """The address for what the user gave. Raises `PipelineError`."""
+    options = {} if options is None else options
+    if not isinstance(options, dict):
+        raise PipelineError(f"config: server is a dict such as {{'tls': True}}, not {options!r}")
+    for key in options.keys() - _OPTIONS.keys():
+        raise PipelineError(f"config: server has no {key!r}{did_you_mean(str(key), _OPTIONS)}")
+    found, number = parse(host or LOOPBACK)
+    tls = bool(options.get("tls", (host or "").startswith("https://")))
+    port = number if port is None and number is not None else DEFAULT_PORT if port is None else port
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise PipelineError(f"a port is a number from 1 to 65535, not {port!r}")
+    if not tls and is_loopback(found):
+        notice = read_notice(port)
+        tls = notice is not None and notice.tls
+    for name in ("request_timeout", "reconnect_timeout", "owner_timeout"):
+        value = options.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+            raise PipelineError(f"config: server {name} is a number of seconds above 0, not {value!r}")
+    return Address(
+        found, port, token, tls, options.get("ca"), options.get("request_timeout", 1800.0),
+        options.get("reconnect_timeout"),
+    )  # fmt: skip
+
+
+def parse(text: str) -> tuple[str, int | None]:
+    """Host and port of `HOST`, `HOST:PORT`, `[::1]:PORT` or `https://HOST:PORT`. Raises `PipelineError`."""
+    rest = text.strip().removeprefix("https://").removeprefix("http://").rstrip("/")
+    host, port = rest, ""
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        port = port.removeprefix(":")
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    if (port and not port.isdecimal()) or not host or "/" in host:
+        raise PipelineError(f"a server's address is HOST:PORT, not {text!r}")
+    return host, int(port) if port else None

@@ -1,0 +1,366 @@
+"""The connections to one server, on the portal's loop: pooled requests, and one WebSocket for all that is watched.
+
+A request that may have had an effect carries an id, or is the submission of a job, which has one: so after a lost
+connection it is sent again, and the server gives the first answer. The WebSocket connects again by itself, and every
+subscription goes on after the last record that it got.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+import uuid as uuids
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+from sage_nb import errors
+from sage_nb.engine.buffers import Buffer, size_of
+from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
+from sage_nb.remote.address import Address
+from sage_nb.remote.portal import portal
+from sage_nb.remote.protocol import records_in
+
+__all__ = ["CLIENT", "Connection", "Subscriber"]
+
+CLIENT = uuids.uuid4().hex
+"""This process, as an owner of jobs."""
+PING = 20.0
+_TRY_FOR = 10.0
+_IDLE = 10.0
+_CONNECT = 10.0
+_FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
+_TAKEN_EVERY = 256 * 1024
+_TAKEN_WITHIN = 0.1
+_PIECE = 1 << 20
+_SUB = struct.Struct("<I")
+_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
+
+
+class Subscriber(Protocol):
+    """Who watches one job. All is called on the portal's loop."""
+
+    def record(self, kind: int, number: int, head: memoryview, body: memoryview) -> Awaitable[None] | None:
+        """The next record; where an awaitable is given, the next one waits for it."""
+
+    def watching(self, first: int, last: int) -> None:
+        """The server sends from now on; it has the records from `first` to `last`."""
+
+    def queued(self, position: int | None) -> None:
+        """The job's place in the queue."""
+
+    def lost(self, why: str) -> None:
+        """There is no connection; it is tried again."""
+
+    def gone(self, error: SageError) -> None:
+        """Nothing more will come."""
+
+
+class _Subscription:
+    def __init__(self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool) -> None:
+        self.number = number
+        self.uuid = uuid
+        self.subscriber = subscriber
+        self.last = after
+        self.results = results
+        self.untold = 0
+        self.told = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Connection:
+    """The connections of this process to one server. Everything but `use` and `done` runs on the portal's loop."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._session: aiohttp.ClientSession | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._numbers = 0
+        self._feed: asyncio.Task[None] | None = None
+        self._requests = 0
+        self._reached = False
+        """Whether the server has answered before: then it is worth to try again."""
+        self._idle: asyncio.TimerHandle | None = None
+
+    # Requests
+
+    async def request(
+        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+    ) -> Any:
+        """The JSON answer. Raises the error that the server names, or `ServerUnreachableError`.
+
+        `patient` commands may take as long as they do. All are safe to send again: reads, what carries an id, and a
+        submission.
+        """
+        body = await self._try(method, path, data=data, query=query, patient=patient)
+        return msgspec.json.decode(body) if body else None
+
+    async def submit(self, uuid: str, pieces: Sequence[Buffer]) -> Any:
+        """Submit a payload under a uuid."""
+        size = sum(map(size_of, pieces))
+
+        async def sent() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                view = memoryview(piece).cast("B")
+                for at in range(0, len(view), _PIECE):
+                    yield bytes(view[at : at + _PIECE])
+
+        def body() -> Any:
+            return sent() if size > _PIECE else b"".join(pieces)
+
+        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body)
+
+    async def fetch(self, path: str) -> bytes:
+        """The bytes of an answer."""
+        return await self._try("GET", path)
+
+    async def _try(
+        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+    ) -> bytes:
+        deadline = time.monotonic() + (_TRY_FOR if self._reached else 0.0)
+        headers = {} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex}
+        delay = _FIRST_DELAY
+        self._requests += 1
+        try:
+            while True:
+                try:
+                    return await self._once(method, path, headers, data() if callable(data) else data, query, patient)
+                except _LOST as exc:
+                    if isinstance(exc, asyncio.TimeoutError) or time.monotonic() >= deadline:
+                        raise self._unreachable(exc) from exc
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LAST_DELAY)
+        finally:
+            self._requests -= 1
+            self._rest()
+
+    async def _once(
+        self, method: str, path: str, headers: dict[str, str], data: Any, query: Any, patient: bool
+    ) -> bytes:
+        session = self._open()
+        total = None if patient else self.address.request_timeout
+        async with session.request(
+            method,
+            self.address.url + path,
+            data=data,
+            params=query,
+            headers={**self.address.headers(), **headers},
+            timeout=aiohttp.ClientTimeout(total=total, sock_connect=_CONNECT),
+            allow_redirects=False,
+        ) as response:
+            body = await response.read()
+            self._reached = True
+            if response.status >= 300:
+                raise _error(response.status, body, self.address)
+            return body
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            loop = portal.enter(self)
+            assert loop is asyncio.get_running_loop()
+            connector = aiohttp.TCPConnector(limit=64, keepalive_timeout=60.0, ssl=self.address.context())
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        return self._session
+
+    def _unreachable(self, exc: BaseException) -> ServerUnreachableError:
+        if isinstance(exc, asyncio.TimeoutError):
+            why = f"it does not answer within {self.address.request_timeout:g} s"
+        else:
+            why = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        return ServerUnreachableError(
+            f"no JobManager server answers at {self.address}: {why}; "
+            f"start one with `sage-nb jobmanager start --port {self.address.port}`, or check the address"
+        )
+
+    def _rest(self) -> None:
+        """Close what nobody needs, after a while."""
+        if self._idle is not None:
+            self._idle.cancel()
+        loop = asyncio.get_running_loop()
+        self._idle = loop.call_later(_IDLE, lambda: loop.create_task(self._close_if_idle()))
+
+    async def _close_if_idle(self) -> None:
+        if not self._requests and not self._subscriptions:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close everything. It opens again when it is needed."""
+        if self._idle is not None:
+            self._idle.cancel()
+        for one in list(self._subscriptions.values()):
+            self._drop(one)
+        if self._feed is not None:
+            self._feed.cancel()
+            await asyncio.gather(self._feed, return_exceptions=True)
+            self._feed = None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        portal.leave(self)
+
+    # Watching
+
+    def watch(self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True) -> int:
+        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number."""
+        self._numbers += 1
+        one = _Subscription(self._numbers, uuid, subscriber, after, results)
+        self._subscriptions[one.number] = one
+        if self._feed is None or self._feed.done():
+            self._feed = asyncio.get_running_loop().create_task(self._live())
+        elif self._socket is not None:
+            asyncio.get_running_loop().create_task(self._ask(self._socket, one))
+        return one.number
+
+    def unwatch(self, number: int) -> None:
+        """Tell that subscriber nothing more."""
+        one = self._subscriptions.get(number)
+        if one is None:
+            return
+        self._drop(one)
+        if self._socket is not None:
+            self._tell(self._socket, {"op": "unwatch", "sub": number})
+        self._rest()
+
+    async def _live(self) -> None:
+        delay, lost_at = _FIRST_DELAY, None
+        while self._subscriptions:
+            try:
+                await self._connected()
+                why, delay, lost_at = "the server closed the connection", _FIRST_DELAY, None
+            except AccessError as exc:
+                self._give_up(exc)
+                return
+            except (*_LOST, aiohttp.ClientError, ServerError) as exc:
+                why = str(exc) or type(exc).__name__
+            self._socket = None
+            now = time.monotonic()
+            lost_at = lost_at or now
+            limit = self.address.reconnect_timeout
+            if limit is not None and now - lost_at > limit:
+                self._give_up(
+                    ServerUnreachableError(f"the connection to {self.address} was lost for {limit:g} s: {why}")
+                )
+                return
+            for one in list(self._subscriptions.values()):
+                one.subscriber.lost(why)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LAST_DELAY)
+
+    async def _connected(self) -> None:
+        session = self._open()
+        try:
+            socket = await session.ws_connect(
+                f"{self.address.url}/v1/watch",
+                params={"client": CLIENT},
+                headers=self.address.headers(),
+                heartbeat=PING,
+                max_msg_size=0,
+                compress=0,
+                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+            )
+        except aiohttp.WSServerHandshakeError as exc:
+            if exc.status in (401, 403):
+                raise AccessError(f"the server at {self.address} does not accept this token") from exc
+            raise ServerError(f"{self.address} is no JobManager server: it answers {exc.status}") from exc
+        async with socket:
+            self._socket = socket
+            self._reached = True
+            for one in list(self._subscriptions.values()):
+                await self._ask(socket, one)
+            async for message in socket:
+                if message.type == aiohttp.WSMsgType.BINARY:
+                    await self._records(socket, message.data)
+                elif message.type == aiohttp.WSMsgType.TEXT:
+                    self._said(msgspec.json.decode(message.data))
+                if not self._subscriptions:
+                    return
+
+    async def _ask(self, socket: aiohttp.ClientWebSocketResponse, one: _Subscription) -> None:
+        one.untold = 0
+        try:
+            await socket.send_str(
+                msgspec.json.encode(
+                    {"op": "watch", "sub": one.number, "job": one.uuid, "after": one.last, "results": one.results}
+                ).decode()
+            )
+        except (ConnectionError, aiohttp.ClientError):
+            return  # the loop that reads sees it too, and connects again
+
+    async def _records(self, socket: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
+        (number,) = _SUB.unpack_from(data)
+        one = self._subscriptions.get(number)
+        if one is None:
+            return
+        for kind, record, head, body in records_in(memoryview(data)[_SUB.size :]):
+            if record and record <= one.last:
+                continue
+            waits = one.subscriber.record(kind, record, head, body)
+            if waits is not None:
+                await waits
+            if record:
+                one.last = record
+        one.untold += len(data)
+        if one.untold >= _TAKEN_EVERY:
+            self._taken(one)
+        elif one.timer is None and one.last > one.told:
+            one.timer = asyncio.get_running_loop().call_later(_TAKEN_WITHIN, self._taken, one)
+
+    def _taken(self, one: _Subscription) -> None:
+        if one.timer is not None:
+            one.timer.cancel()
+            one.timer = None
+        one.untold, one.told = 0, one.last
+        if self._socket is not None and one.number in self._subscriptions:
+            self._tell(self._socket, {"op": "taken", "sub": one.number, "number": one.last})
+
+    def _tell(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
+        async def send() -> None:
+            try:
+                await socket.send_str(msgspec.json.encode(message).decode())
+            except (ConnectionError, aiohttp.ClientError, RuntimeError):
+                return  # as in `_ask`
+
+        asyncio.get_running_loop().create_task(send())
+
+    def _said(self, message: dict[str, Any]) -> None:
+        one = self._subscriptions.get(message.get("sub", 0))
+        if one is None:
+            return
+        op = message["op"]
+        if op == "watching":
+            one.subscriber.watching(message["first"], message["last"])
+        elif op == "position":
+            one.subscriber.queued(message["position"])
+        elif op in ("gone", "error"):
+            self._drop(one)
+            one.subscriber.gone(_rebuilt(message["error"]))
+
+    def _drop(self, one: _Subscription) -> None:
+        self._subscriptions.pop(one.number, None)
+        if one.timer is not None:
+            one.timer.cancel()
+
+    def _give_up(self, error: SageError) -> None:
+        for one in list(self._subscriptions.values()):
+            self._drop(one)
+            one.subscriber.gone(error)
+
+
+def _error(status: int, body: bytes, address: Address) -> SageError:
+    try:
+        return _rebuilt(msgspec.json.decode(body)["error"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return ServerError(f"{address} is no JobManager server: it answers {status}")
+
+
+def _rebuilt(told: dict[str, Any]) -> SageError:
+    """The error that the server names."""
+    kind = getattr(errors, str(told.get("type")), None)
+    text = str(told.get("text"))
+    if isinstance(kind, type) and issubclass(kind, SageError) and kind is not errors.RemoteError:
+        return kind(text)
+    return ProtocolError(text)

@@ -1,0 +1,347 @@
+"""The server's JobManager: takes jobs in, queues them, gives them to runners, and remembers them.
+
+All of it happens on one event loop. The history is written on a thread of its own, in order; a submission is answered
+only when it is written there, so that a job that was answered for exists, whatever happens to the server then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sage_nb.engine.dispatcher import ENDED
+from sage_nb.errors import JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.remote.history import Entry, History
+from sage_nb.remote.hosted import HostedJob
+from sage_nb.remote.payload import PayloadHead
+from sage_nb.remote.protocol import Order
+from sage_nb.remote.runner import Run
+from sage_nb.remote.runners import Pool, Runner, process_key
+from sage_nb.remote.settings import Settings, machine
+
+__all__ = ["Core"]
+
+_LOG = logging.getLogger("sage_nb.server")
+_T = TypeVar("_T")
+_ORPHAN_GRACE = 15.0  # seconds in which a runner that lost its server cleans up
+_CLOSE_GRACE = 5.0
+_TIDY_EVERY = 600.0
+_LOOK = 1.0
+
+
+class Core:
+    """The jobs of one server."""
+
+    def __init__(self, settings: Settings, state: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings = settings
+        self.state = state
+        self.loop = loop
+        self.jobs: dict[str, HostedJob] = {}
+        self.queue: list[HostedJob] = []
+        self.running: set[HostedJob] = set()
+        self.pool = Pool(settings.warm)
+        self.began = time.time()
+        self.finished = {"completed": 0, "failed": 0, "stopped": 0}
+        self.history_error: str | None = None
+        """Why the history could not be written, the last time; None where it could."""
+        self._seen: dict[str, float] = {}
+        """When a client was last there, by the monotonic clock; infinite while it is."""
+        self._present: dict[str, int] = {}
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sage_nb history")
+        self._history: History | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
+        self.ray: dict[str, Any] | None = settings.ray
+
+    # Life
+
+    async def begin(self) -> None:
+        """Take up what the last server left, and begin."""
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.state / "jobs").mkdir(exist_ok=True)
+        self._history = await self._write(lambda: History(self.state / "history.sqlite"))
+        for leftover in self.state.glob("*.part"):
+            leftover.unlink(missing_ok=True)
+        for entry in await self._write(self._db.all):
+            self._take_up(entry)
+        self.pool.fill()
+        self._tasks = [self.loop.create_task(self._look_after_owners()), self.loop.create_task(self._tidy())]
+        self._advance()
+
+    async def close(self) -> None:
+        """Stop what runs, with its cleanup, and write it down."""
+        self._closing = True
+        for task in self._tasks:
+            task.cancel()
+        self.queue.clear()
+        running = list(self.running)
+        for job in running:
+            with contextlib.suppress(JobStateError):
+                job.stop(_CLOSE_GRACE / 2, "the JobManager server was stopped")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(job.clean.wait() for job in running)), 3 * _CLOSE_GRACE)
+        await self.loop.run_in_executor(None, self.pool.close)
+        for job in self.jobs.values():
+            job.close()
+        if self._history is not None:
+            await self._write(self._history.close)
+        self._writer.shutdown()
+
+    def _take_up(self, entry: Entry) -> None:
+        job = self._make(entry)
+        if entry.status in ENDED:
+            return
+        if entry.status == "queued" and entry.runner is None:
+            self.queue.append(job)
+            return
+        orphan = entry.runner
+        if orphan is not None and process_key(int(orphan.partition(":")[0])) == orphan:
+            self._tasks.append(self.loop.create_task(self._outlive(job, orphan)))
+        else:
+            self._after_loss(job)
+
+    async def _outlive(self, job: HostedJob, orphan: str) -> None:
+        """Wait for a runner of the last server's: it cleans up, and ends."""
+        pid = int(orphan.partition(":")[0])
+        deadline = time.monotonic() + _ORPHAN_GRACE
+        while process_key(pid) == orphan and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        if process_key(pid) == orphan:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        self._after_loss(job)
+
+    def _after_loss(self, job: HostedJob) -> None:
+        if job.entry.begins_anew and job.payload.exists():
+            job.begin_anew("the JobManager server ended while the job ran; it begins anew, as fault_tolerance asks")
+            self.queue.append(job)
+            self._advance()
+        else:
+            job.conclude("failed", WorkerError("the JobManager server ended while the job ran; submit it again"))
+
+    # Submitting
+
+    async def submit(self, uuid: str, head: PayloadHead, payload: Path) -> tuple[HostedJob, bool]:
+        """Take in a job whose payload is in a file; whether it is new. A repeat is the job that there is."""
+        known = self.jobs.get(uuid)
+        if known is not None:
+            return known, False
+        if self._closing:
+            raise ServerError("the server is stopping; it takes no jobs any more")
+        entry = Entry(
+            uuid=uuid,
+            name=head.name,
+            environment=head.environment,
+            backend=head.backend or self.settings.backend,
+            autostop=head.autostop,
+            begins_anew=head.begins_anew,
+            owner=head.owner,
+            owner_timeout=head.owner_timeout,
+            folder=head.folder,
+            machine=head.machine,
+            submitted=time.time(),
+            last_update=time.time(),
+        )
+        job = self._make(entry)
+        try:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            payload.replace(job.payload)
+            await self._write(lambda: self._db.add(entry))
+        except (OSError, ServerError) as exc:
+            del self.jobs[uuid]
+            job.delete()
+            if isinstance(exc, ServerError):
+                raise
+            raise ServerBusyError(f"the server cannot keep the job: {exc}") from exc
+        self.queue.append(job)
+        self._advance()
+        if job in self.queue:
+            job.state("queued")
+        return job, True
+
+    def _make(self, entry: Entry) -> HostedJob:
+        limit = self.settings.bytes_of("spool_limit")
+        assert limit is not None
+        job = HostedJob(entry, self.state / "jobs" / entry.uuid, limit, self.loop)
+        job.on_change = self._changed
+        self.jobs[entry.uuid] = job
+        return job
+
+    def _advance(self) -> None:
+        """Give as many of the queued jobs to runners as may run."""
+        while self.queue and len(self.running) < self.settings.max_running and not self._closing:
+            job = self.queue.pop(0)
+            self.running.add(job)
+            self._run(job, self.pool.take())
+        self.loop.call_soon(self.pool.fill)
+
+    def _run(self, job: HostedJob, runner: Runner) -> None:
+        entry = job.entry
+        here = entry.machine == machine()
+        order = Run(
+            uuid=entry.uuid,
+            payload=str(job.payload),
+            folder=entry.folder if here and entry.folder else None,
+            backend=self.settings.backend,
+            ray=self.ray,
+            memory_limit=self.settings.bytes_of("memory_limit"),
+        )
+        entry.status = "starting"
+        job.run_on(runner)
+        try:
+            runner.give(order, job)
+        except WorkerError as exc:
+            job._gone(runner, exc)
+            return
+        self._save(job)
+
+    def _changed(self, job: HostedJob) -> None:
+        if job.ended.is_set() and job in self.running:
+            self.running.discard(job)
+            self.finished[job.entry.status] = self.finished.get(job.entry.status, 0) + 1
+            self._advance()
+            for other in self.queue:  # its position is another one
+                other.wake()
+        self._save(job)
+
+    # Finding
+
+    def find(self, word: str) -> HostedJob:
+        """The job with that uuid, number, or beginning of a uuid that no other has. Raises `JobNotFoundError`."""
+        found = self.jobs.get(word)
+        if found is not None:
+            return found
+        if word.isdecimal() and len(word) < 7:
+            by_number = [job for job in self.jobs.values() if job.entry.number == int(word)]
+            if by_number:
+                return by_number[0]
+        matches = [job for uuid, job in self.jobs.items() if word and uuid.startswith(word)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            some = ", ".join(job.uuid[:13] for job in matches[:4])
+            raise JobNotFoundError(f"{len(matches)} jobs begin with {word!r}: {some}; give more of the id")
+        raise JobNotFoundError(f"the server knows no job {word!r}")
+
+    def status(self, job: HostedJob) -> dict[str, Any]:
+        """A job's status, with its place in the queue."""
+        return {**job.status(), "position": self.position(job)}
+
+    def position(self, job: HostedJob) -> int | None:
+        """A job's place in the queue, from 1; None where it does not wait."""
+        return self.queue.index(job) + 1 if job in self.queue else None
+
+    async def states(self, job: HostedJob) -> list[dict[str, Any]]:
+        """The states that a job went through."""
+        rows = await self._write(lambda: self._db.states(job.entry.number))
+        return [dict(zip(("time", "attempt", "status", "error"), row, strict=True)) for row in rows]
+
+    # Orders
+
+    async def pause(self, job: HostedJob) -> None:
+        """Raises `JobStateError` where the job is not running."""
+        await job.order(Order.PAUSE)
+
+    async def resume(self, job: HostedJob) -> None:
+        """Raises `JobStateError` where the job is not paused."""
+        await job.order(Order.RESUME)
+
+    async def stop(self, job: HostedJob, grace: float, *, wait: bool = True, why: str | None = None) -> None:
+        """Stop a job, and wait until it is cleaned up; of one that has ended, stop the services that were kept."""
+        if job in self.queue:
+            self.queue.remove(job)
+            job.conclude("stopped")
+        elif job.runner is not None:
+            job.stop(grace, why)
+        if wait:
+            await job.clean.wait()
+
+    async def delete(self, job: HostedJob, *, force: bool) -> None:
+        """Forget a job. Raises `JobStateError` where it runs, unless `force` has it stopped first."""
+        if not job.clean.is_set():
+            if not force:
+                raise JobStateError(
+                    f"job {job.entry.name!r} is {job.entry.status}; stop it first, or delete with force=True"
+                )
+            await self.stop(job, 10.0)
+        await self._forget(job)
+
+    async def _forget(self, job: HostedJob) -> None:
+        self.jobs.pop(job.uuid, None)
+        job.wake()
+        await self._write(lambda: self._db.forget(job.uuid))
+        await self.loop.run_in_executor(None, job.delete)
+
+    # Owners
+
+    def arrived(self, client: str) -> None:
+        """A client is there."""
+        self._present[client] = self._present.get(client, 0) + 1
+        self._seen.pop(client, None)
+
+    def left(self, client: str) -> None:
+        """A client's connection has ended."""
+        self._present[client] -= 1
+        if not self._present[client]:
+            del self._present[client]
+            self._seen[client] = time.monotonic()
+
+    async def _look_after_owners(self) -> None:
+        """Stop the jobs whose owners have been gone for too long."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = time.monotonic()
+            for job in [*self.queue, *self.running]:
+                owner = job.entry.owner
+                if owner is None or owner in self._present:
+                    continue
+                gone = now - self._seen.setdefault(owner, now)
+                if gone > job.entry.owner_timeout:
+                    why = f"stopped, as the notebook that it belongs to has been gone for {gone:.0f} s"
+                    await self.stop(job, 10.0, wait=False, why=why)
+
+    async def _tidy(self) -> None:
+        """Forget jobs that are too old, or too many."""
+        while True:
+            ended = [job for job in self.jobs.values() if job.clean.is_set() and not job.watchers]
+            oldest = time.time() - self.settings.keep_days * 86_400
+            surplus = max(0, len(ended) - self.settings.keep_jobs)
+            for n, job in enumerate(ended):
+                if n < surplus or (job.entry.stopped or job.entry.submitted) < oldest:
+                    with contextlib.suppress(ServerError):
+                        await self._forget(job)
+            await asyncio.sleep(_TIDY_EVERY)
+
+    # The history
+
+    @property
+    def _db(self) -> History:
+        assert self._history is not None
+        return self._history
+
+    async def _write(self, call: Callable[[], _T]) -> _T:
+        return await self.loop.run_in_executor(self._writer, call)
+
+    def _save(self, job: HostedJob) -> None:
+        """Write a job's record, some time soon. What goes wrong is told by `/health`, and tried again with its next
+        change."""
+        entry = job.entry
+        copy = Entry(**{name: getattr(entry, name) for name in Entry.__struct_fields__})
+        self._writer.submit(self._save_now, copy)
+
+    def _save_now(self, entry: Entry) -> None:
+        try:
+            self._db.update(entry)
+            self.history_error = None
+        except ServerError as exc:
+            if self.history_error is None:
+                _LOG.error("%s", exc)
+            self.history_error = str(exc)

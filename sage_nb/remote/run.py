@@ -1,0 +1,383 @@
+"""A job on a server, as this process sees it: what its records say, put together again.
+
+It has the face of a dispatcher, so that a `Job`, its views and its results are the same as those of one in the kernel.
+Records come on the portal's thread; everything may be asked from any thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sage_nb.engine.dispatcher import ENDED
+from sage_nb.engine.failure import Failure, add_note, headline
+from sage_nb.engine.letters import DeadLetter, Letters
+from sage_nb.engine.log import JobLog, LogLine
+from sage_nb.engine.results import Result, Results
+from sage_nb.engine.shipping import loads, loads_items
+from sage_nb.engine.travelled import loads_exception, remote_traceback
+from sage_nb.errors import JobNotFoundError, RemoteError, SageError, ShippingError
+from sage_nb.jobs.info import JobInfo
+from sage_nb.jobs.snapshot import JobSnapshot, Progress
+from sage_nb.remote import protocol
+from sage_nb.remote.connection import Connection
+from sage_nb.remote.payload import read_head
+from sage_nb.remote.portal import portal, run_on, wait
+from sage_nb.remote.protocol import Kind, head_of, unpack_buffers
+
+if TYPE_CHECKING:
+    from sage_nb.jobs.job import Job
+
+__all__ = ["RemoteRun"]
+
+_json = msgspec.json.Decoder(JobSnapshot)
+
+
+class _Letters(dict[str, Letters]):
+    """Dead letters by operator; those of operators that keep none are empty."""
+
+    names: frozenset[str] = frozenset()
+
+    def __missing__(self, name: object) -> Letters:
+        if name in self.names:
+            return Letters()
+        raise KeyError(f"no operator is called {name!r}; those that keep dead letters: {', '.join(self) or 'none'}")
+
+
+class RemoteRun:
+    """One job on the server behind `connection`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        info: JobInfo,
+        picture: JobSnapshot,
+        *,
+        ends_with_its_waiter: bool,
+        thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.info = info
+        self.ends_with_its_waiter = ends_with_its_waiter
+        self.status = picture.status
+        self.results: Mapping[str, Result] = Results()
+        self.dead_letters: Mapping[str, Letters] = _Letters()
+        self.notes: list[str] = []
+        self.log = JobLog()
+        self.error: BaseException | None = None
+        self.failure: Failure | None = None
+        self.done = threading.Event()
+        self.clean = threading.Event()
+        self.operators: tuple[Any, ...] = ()
+        self._connection = connection
+        self._picture = picture
+        self._newest: bytes | None = None
+        self._thread_context = thread_context
+        self._job: Job | None = None
+        self._subscription: int | None = None
+        self._has_code = False
+        self._unreadable: BaseException | None = None
+        self._position: int | None = None
+        self._why_lost: str | None = None
+        self._skipped: dict[str, int] = {}
+
+    def belongs_to(self, job: Job) -> None:
+        """`job` is told of every change."""
+        self._job = job
+
+    # The face of a dispatcher
+
+    def pause(self) -> None:
+        """Raises `JobStateError` where the job is not running."""
+        self._command("POST", "pause")
+
+    def resume(self) -> None:
+        """Raises `JobStateError` where the job is not paused."""
+        self._command("POST", "continue")
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Ask for the end; returns when the server has heard it. Raises `ServerUnreachableError`."""
+        if self.clean.is_set():
+            return
+        if not self.done.is_set():
+            self._become("stopping")
+        try:
+            self._command("POST", "stop", msgspec.json.encode({"timeout": grace, "wait": False}))
+        except JobNotFoundError as exc:
+            self._forgotten(str(exc))
+
+    def join(self) -> None:
+        """Everything that the job said is here when its end is."""
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs where records are taken in, which must not wait for them."""
+        return portal.is_own_thread()
+
+    def say(self, text: str, level: str = "INFO") -> None:
+        """A line for this process's copy of the log."""
+        self.log.say("job", text, level)
+        if level != "INFO":
+            self.notes.append(text)
+
+    def _command(self, method: str, what: str, data: bytes | None = None) -> None:
+        connection, uuid = self._connection, self.info.uuid
+        loop = portal.enter(connection)
+
+        async def send() -> None:
+            await connection.request(method, f"/v1/jobs/{uuid}/{what}", data=data)
+
+        if portal.is_own_thread():  # a view's click, say: nobody waits for the answer
+            loop.create_task(send())
+        else:
+            wait(run_on(loop, send()))
+
+    # What describes it
+
+    def progress(self) -> Progress:
+        """The counters of the newest description: at most 0.2 s old while it runs, exact at the end."""
+        snapshot = self.snapshot()
+        return Progress(operators=snapshot.operators, services=snapshot.services)
+
+    def snapshot(self) -> JobSnapshot:
+        """The newest description, with what this side knows better."""
+        newest = self._newest
+        found = self._picture if newest is None else _json.decode(newest)
+        changes: dict[str, Any] = {"status": self.status}
+        if self._why_lost is not None and not self.done.is_set():
+            changes["waiting_for"] = f"the connection to {self._connection.address}"
+        elif self.status == "queued" and self._position is not None:
+            before = self._position - 1
+            changes["waiting_for"] = (
+                "a runner: it is the next" if not before else f"a runner: {before:,} jobs are before it"
+            )
+        elif self.status in ENDED:
+            changes["waiting_for"] = None
+        if self.error is not None and found.error is None and newest is not None:
+            changes["error"] = None
+        notes = [note for note in self.notes if note not in found.notes]
+        if notes:
+            changes["notes"] = (*found.notes, *notes)
+        return msgspec.structs.replace(found, **changes)
+
+    # What is heard, on the portal's loop
+
+    def begin(self, *, results: bool = True) -> None:
+        """Watch from now on; all from the job's start comes."""
+        self._subscription = self._connection.watch(self.info.uuid, self, results=results)
+
+    def watching(self, first: int, last: int) -> None:
+        self._why_lost = None
+        if first > 1 and self._newest is None and not self.results:
+            self.notes.append(f"the server keeps no more of this job than its last {last - first + 1:,} records")
+        self._tell()
+
+    def queued(self, position: int | None) -> None:
+        self._position = position
+        self._tell()
+
+    def lost(self, why: str) -> None:
+        if self._why_lost is None:
+            self.log.say("job", f"the connection to {self._connection.address} is lost: {why}; trying again", "WARNING")
+        self._why_lost = why
+        self._tell()
+
+    def gone(self, error: SageError) -> None:
+        if isinstance(error, JobNotFoundError):
+            self._forgotten(str(error))
+        else:
+            self.error = self.error or error
+            self._end("failed", clean=True)
+
+    def _forgotten(self, why: str) -> None:
+        """The server does not know the job any more: that counts as its end."""
+        if not self.done.is_set():
+            self.say(f"{why}: it counts as ended; what has come until now is all there is", "WARNING")
+        self._end(self.status if self.status in ENDED else "stopped", clean=True)
+
+    def record(self, kind: int, number: int, head: memoryview, body: memoryview) -> Awaitable[None] | None:
+        if kind == Kind.SNAPSHOT:
+            self._newest = bytes(body)
+            self._tell()
+            return None
+        found = head_of(kind, head)
+        if isinstance(found, protocol.Results):
+            return self._take_items(found, body)
+        if isinstance(found, protocol.Ended) and len(body):
+            return self._take_end(found, body)
+        self._take(kind, found, body)
+        return None
+
+    def _take(self, kind: int, head: protocol.Head | None, body: memoryview) -> None:
+        if isinstance(head, protocol.State):
+            self._become(head.status, head)
+        elif isinstance(head, protocol.Lines):
+            self.log.total = head.total
+            self.log.lines.extend(LogLine(*line) for line in head.lines)
+        elif isinstance(head, protocol.Declared):
+            self._declare(head)
+        elif isinstance(head, protocol.Restarted):
+            self._begin_anew(head)
+        elif isinstance(head, protocol.Letter):
+            self._take_letter(head, body)
+        elif isinstance(head, protocol.Text) and kind == Kind.OUTPUT:
+            self._print(head.text)
+        elif isinstance(head, protocol.Text):
+            if head.text not in self.notes:
+                self.notes.append(head.text)
+        elif isinstance(head, protocol.Ended):
+            self._ended(head)
+        elif kind == Kind.CLEAN:
+            self._end(self.status, clean=True)
+
+    def _declare(self, head: protocol.Declared) -> None:
+        results, letters = Results(), _Letters()
+        for name, kind, rows in head.results:
+            results[name] = self.results.get(name) or Result(name, kind, rows)
+        for name in head.keep_letters:
+            letters[name] = Letters()
+        letters.names = frozenset(head.operators)
+        self.results, self.dead_letters = results, letters
+
+    def _begin_anew(self, head: protocol.Restarted) -> None:
+        for result in self.results.values():
+            result.clear()
+        letters = _Letters({name: Letters() for name in self.dead_letters})
+        letters.names = getattr(self.dead_letters, "names", frozenset())
+        self.dead_letters = letters
+        self._skipped.clear()
+        self.info.restart_count = head.attempt - 1
+        if head.server:
+            self._newest = None
+
+    def _take_items(self, head: protocol.Results, body: memoryview) -> Awaitable[None] | None:
+        try:
+            items = loads_items(_writable(unpack_buffers(body)))
+        except Exception as exc:  # noqa: BLE001 - the classes are the user's; with the job's code it may work
+            if self._has_code:
+                self._cannot_read(f"items of {head.name!r}", exc)
+                return None
+            return self._take_items_with_code(head, bytes(body))
+        self._keep(head, items)
+        return None
+
+    async def _take_items_with_code(self, head: protocol.Results, body: bytes) -> None:
+        await self._fetch_code()
+        again = self._take_items(head, memoryview(body))
+        assert again is None
+
+    def _keep(self, head: protocol.Results, items: list[Any]) -> None:
+        result = self.results.get(head.name)
+        if result is None:
+            result = Result(head.name, "collect" if head.kept else "show", None if head.kept else head.count)
+            self.results = Results({**self.results, head.name: result})
+        if not head.kept:
+            result.clear()
+        elif (missing := head.first - len(result) - self._skipped.get(head.name, 0)) > 0:
+            self._skipped[head.name] = self._skipped.get(head.name, 0) + missing
+            self.say(f"the first {missing:,} items of {head.name!r} are not kept by the server any more", "WARNING")
+        result.extend(items)
+
+    async def _fetch_code(self) -> None:
+        """Have the classes that the job's own code defines: this process may be another one than made it."""
+        self._has_code = True
+        try:
+            data = memoryview(await self._connection.fetch(f"/v1/jobs/{self.info.uuid}/payload"))
+            found = read_head(data)
+            if found is not None:
+                loads(unpack_buffers(data[found[1] :]))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
+            self.log.say("job", f"the job's code could not be had: {headline(exc)}", "WARNING")
+
+    def _cannot_read(self, what: str, exc: BaseException) -> None:
+        if self._unreadable is None:
+            error = ShippingError(f"{what} could not be put together here: {headline(exc)}")
+            error.__cause__ = exc
+            self._unreadable = error
+            self.say(str(error), "ERROR")
+
+    def _take_letter(self, head: protocol.Letter, body: memoryview) -> None:
+        buffers = unpack_buffers(body)
+        letters = self.dead_letters.get(head.operator)
+        if letters is None:
+            return
+        try:
+            item = head.text if head.item_buffers == 0 else loads_items(_writable(buffers[: head.item_buffers]))
+        except Exception as exc:  # noqa: BLE001 - the classes are the user's
+            item = f"<it could not be put together here: {headline(exc)}>"
+        error = loads_exception(_writable(buffers[head.item_buffers :]))
+        if not isinstance(error, Exception):
+            error = RemoteError(type(error).__name__, str(error), remote_traceback(error))
+        letters.add(DeadLetter(item, error, head.time))
+        letters.total = head.total
+
+    def _print(self, text: str) -> None:
+        with self._thread_context():
+            print(text, end="", file=sys.stdout, flush=True)
+
+    def _become(self, status: str, head: protocol.State | None = None) -> None:
+        if self.done.is_set():
+            return
+        self.status = status  # type: ignore[assignment]
+        info = self.info
+        info.status, info.last_update = status, time.time()
+        if head is not None:
+            if head.attempt - 1 > info.restart_count:
+                info.restart_count = head.attempt - 1
+            if info.start_time is None and status not in ("created", "queued"):
+                info.start_time = head.time
+        self._tell()
+
+    def _take_end(self, head: protocol.Ended, body: memoryview) -> Awaitable[None] | None:
+        error = loads_exception(_writable(unpack_buffers(body)))
+        if isinstance(error, RemoteError) and not self._has_code:
+            return self._take_end_with_code(head, bytes(body))
+        self._fail_with(error, head)
+        return None
+
+    async def _take_end_with_code(self, head: protocol.Ended, body: bytes) -> None:
+        await self._fetch_code()
+        self._fail_with(loads_exception(_writable(unpack_buffers(memoryview(body)))), head)
+
+    def _fail_with(self, error: BaseException, head: protocol.Ended) -> None:
+        if text := remote_traceback(error):
+            add_note(error, f"sage_nb: on the server:\n{text.rstrip()}")
+        self.error = error
+        self._ended(head)
+
+    def _ended(self, head: protocol.Ended) -> None:
+        if head.snapshot is not None:
+            self._newest = head.snapshot
+        self.info.stop_time, self.info.error = head.time, head.error
+        status = head.status
+        if self.error is None and self._unreadable is not None:
+            self.error, status = self._unreadable, "failed"
+            self.info.error = f"{type(self.error).__name__}: {self.error}"
+        self._end(status, clean=head.clean)
+
+    def _end(self, status: str, *, clean: bool) -> None:
+        self.status = status  # type: ignore[assignment]
+        self.info.status, self.info.last_update = status, time.time()
+        self.info.stop_time = self.info.stop_time or time.time()
+        self._why_lost = None
+        if clean:
+            if self._subscription is not None:
+                self._connection.unwatch(self._subscription)
+                self._subscription = None
+            self.info.snapshot = self.snapshot()
+            self.clean.set()
+        self.done.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._job is not None:
+            self._job._changed()
+
+
+def _writable(buffers: list[memoryview]) -> list[Any]:
+    """The stream as it is; large arrays in memory of their own, that can be written to."""
+    return [buffers[0], *(bytearray(one) for one in buffers[1:])]

@@ -1,0 +1,210 @@
+"""Runner processes, from the server's side: kept warm, given a job, listened to, and ended.
+
+A thread per runner reads what it says, and writes records straight to the job's log; only changes of state reach the
+server's event loop. `Listener` is who is told, always on that thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from typing import Any, Protocol
+
+import msgspec
+
+from sage_nb.engine.child import Child, start
+from sage_nb.engine.frames import Frame
+from sage_nb.errors import WorkerError
+from sage_nb.remote.protocol import Order
+from sage_nb.remote.runner import Run
+
+__all__ = ["Listener", "Pool", "Runner", "process_key"]
+
+_ENTRY = "sage_nb.remote.runner:main"
+_BOOT = 60.0
+TERM_GRACE = 3.0
+"""Seconds from SIGTERM to SIGKILL."""
+_LOG = logging.getLogger("sage_nb.server")
+_pack = msgspec.msgpack.encode
+
+
+def process_key(pid: int) -> str | None:
+    """What tells a process from a later one of the same id: its id, and when it began; None where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in (b"Z", b"X") else f"{pid}:{int(fields[19])}"
+
+
+class Listener(Protocol):
+    """What is told of a runner's job."""
+
+    def said(self, runner: Runner, frame: Frame) -> None: ...
+    def printed(self, runner: Runner, text: str) -> None:
+        """What was printed past Python's `sys.stdout`."""
+
+    def ended_process(self, runner: Runner, why: WorkerError) -> None:
+        """The process has ended; nothing more will be said."""
+
+
+class Runner:
+    """One runner process."""
+
+    def __init__(self) -> None:
+        self.warm = threading.Event()
+        """Set when it waits for a job, or has ended."""
+        self.child: Child | None = None
+        self.key: str | None = None
+        self._listener: Listener | None = None
+        self._early: list[tuple[Order, bytes]] = []
+        """Orders that came before the process was there."""
+        self._why: WorkerError | None = None
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._live, name="sage_nb runner", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._why is None
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid if self.child is not None else 0
+
+    def give(self, run: Run, listener: Listener) -> None:
+        """Give it its job. Raises `WorkerError` where it has ended."""
+        with self._lock:
+            if self._why is not None:
+                raise self._why
+            self._listener = listener
+        self.tell(Order.RUN, run)
+
+    def tell(self, kind: Order, value: Any) -> None:
+        """An order; where the process has ended, nothing happens: its listener hears that anyway."""
+        with self._lock:
+            if self.child is None:
+                self._early.append((kind, _pack(value)))
+                return
+        with contextlib.suppress(WorkerError):
+            self.child.send(kind, _pack(value))
+
+    def end(self, after: float) -> None:
+        """See to it that it has ended `after` seconds from now and a little: SIGTERM to its group then, SIGKILL three
+        seconds later. Returns at once."""
+        with self._lock:
+            if self._stopping or self._why is not None:
+                return
+            self._stopping = True
+        threading.Thread(target=self._force, args=(after,), name="sage_nb runner end", daemon=True).start()
+
+    def close(self) -> None:
+        """End one that has no job."""
+        self.warm.wait(_BOOT)
+        if self.child is not None:
+            self.child.close_sending()
+        self._thread.join(TERM_GRACE)
+
+    def _force(self, after: float) -> None:
+        child = self.child
+        if child is None:
+            return
+        for seconds, number in ((after, signal.SIGTERM), (TERM_GRACE, signal.SIGKILL)):
+            if child.wait(max(0.0, seconds)):
+                return
+            self._signal(number)
+
+    def _signal(self, number: int) -> None:
+        if self.child is not None and self.alive:
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.killpg(self.child.pid, number)
+
+    def _live(self) -> None:
+        try:
+            child = start(_ENTRY, name="the runner", on_output=self._print)
+            self.key = process_key(child.pid)
+            with self._lock:
+                self.child = child
+                for early, packed in self._early:
+                    child.send(early, packed)
+            kind, _ = child.receive()
+            assert kind == Order.WARM
+            self.warm.set()
+            while True:
+                frame = child.receive()
+                if self._listener is not None:
+                    self._listener.said(self, frame)
+        except WorkerError as exc:
+            self._gone(exc)
+        except OSError as exc:
+            self._gone(WorkerError(f"a runner process could not be started, or spoken with: {exc}"))
+
+    def _print(self, text: str) -> None:
+        listener = self._listener
+        if listener is not None:
+            listener.printed(self, text)
+        else:
+            _LOG.warning("a runner says: %s", text.rstrip())
+
+    def _gone(self, why: WorkerError) -> None:
+        if self.child is not None:
+            self._kill_group()
+            self.child.close()
+        with self._lock:
+            self._why = why
+            listener = self._listener
+        self.warm.set()
+        if listener is not None:
+            listener.ended_process(self, why)
+
+    def _kill_group(self) -> None:
+        """What a job started in the runner's group, and left, ends with it."""
+        assert self.child is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.child.pid, signal.SIGKILL)
+
+
+class Pool:
+    """Keeps `size` runners warm."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._waiting: deque[Runner] = deque()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def warm(self) -> int:
+        """Runners that could take a job at once."""
+        return sum(one.warm.is_set() and one.alive for one in list(self._waiting))
+
+    def fill(self) -> None:
+        """Start as many as are missing."""
+        with self._lock:
+            while len(self._waiting) < self.size and not self._closed:
+                self._waiting.append(Runner())
+
+    def take(self) -> Runner:
+        """A runner: a warm one if there is one, else the one that will be warm next, or a new one."""
+        with self._lock:
+            alive = [one for one in self._waiting if one.alive]
+            self._waiting = deque(sorted(alive, key=lambda one: not one.warm.is_set()))
+            return self._waiting.popleft() if self._waiting else Runner()
+
+    def close(self) -> None:
+        """End those that wait."""
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = list(self._waiting), deque()
+        for one in waiting:
+            threading.Thread(target=one.close, name="sage_nb runner end", daemon=True).start()
+        deadline = time.monotonic() + TERM_GRACE
+        for one in waiting:
+            one._thread.join(max(0.0, deadline - time.monotonic()))

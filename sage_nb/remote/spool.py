@@ -1,0 +1,248 @@
+"""The log of one job: its records, in files, from which any number of readers read at their own pace.
+
+The log is cut into segments. When it has grown to its limit, its oldest segment goes, if every reader that is there has
+what it holds, or if it holds no results. Otherwise the log is *full*: the job is held until somebody reads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sage_nb.engine.buffers import Buffer, size_of
+from sage_nb.remote.protocol import CHUNK, RECORD, Head, Kind, record
+
+__all__ = ["Reader", "Spool"]
+
+SEGMENT = 16 << 20
+_INDEX_EVERY = 64 * 1024
+_AT_ONCE = 1000
+
+
+@dataclass(eq=False)
+class _Segment:
+    path: Path
+    first: int
+    last: int
+    size: int = 0
+    results: bool = False
+    index: list[tuple[int, int]] = field(default_factory=list)
+    """Numbers of records, and where they begin: one every 64 KB."""
+    fd: int = -1
+
+
+class Reader:
+    """A place in a log. `taken` is the number of the last record that its owner has for good."""
+
+    def __init__(self, spool: Spool, after: int) -> None:
+        self._spool = spool
+        self.next = after + 1
+        self.taken = after
+        self.at: tuple[_Segment, int] | None = None
+
+    def read(self) -> tuple[bytes, int] | None:
+        """The next records, 256 KB of them or a single larger one, and the number of the last; None at the end."""
+        return self._spool.read(self)
+
+    def close(self) -> None:
+        """Nobody reads here any more."""
+        self._spool.drop(self)
+
+
+class Spool:
+    """The log in `folder`. Any thread may append, any thread may read."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self._folder = folder
+        self._limit = limit
+        self._segment = min(SEGMENT, max(limit // 4, CHUNK))
+        self._lock = threading.Lock()
+        self._segments: list[_Segment] = []
+        self._readers: set[Reader] = set()
+        self._was_read = 0
+        self.size = 0
+        self.last = 0
+        """The number of the last record."""
+        self._load()
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest record that is kept."""
+        return self._segments[0].first if self._segments else self.last + 1
+
+    @property
+    def full(self) -> bool:
+        """Whether the log holds as much as it may, and all of it waits for a reader."""
+        return self.size >= self._limit
+
+    def append(self, kind: int, head: Head | bytes | None = None, body: Sequence[Buffer] = ()) -> int:
+        """Add a record; its number. Raises `OSError` where the disk is full."""
+        with self._lock:
+            number = self.last + 1
+            pieces = record(kind, number, head, body)
+            size = sum(map(size_of, pieces))
+            segment = self._segments[-1] if self._segments else None
+            if segment is None or segment.size + size > self._segment:
+                segment = self._begin(number)
+            try:
+                _write(segment.fd, pieces)
+            except OSError:
+                os.ftruncate(segment.fd, segment.size)
+                raise
+            if not segment.index or segment.size - segment.index[-1][1] >= _INDEX_EVERY:
+                segment.index.append((number, segment.size))
+            segment.size += size
+            segment.last = self.last = number
+            segment.results = segment.results or kind == Kind.RESULTS
+            self.size += size
+            if self.size >= self._limit:
+                self._trim()
+            return number
+
+    def reader(self, after: int) -> Reader:
+        """A reader of what comes after record `after`."""
+        reader = Reader(self, min(max(after, self.first - 1), self.last))
+        with self._lock:
+            self._readers.add(reader)
+        return reader
+
+    def took(self, reader: Reader, number: int) -> bool:
+        """A reader has everything up to `number`; whether there is room again that there was not."""
+        with self._lock:
+            reader.taken = max(reader.taken, min(number, self.last))
+            self._was_read = max(self._was_read, reader.taken)
+            was_full = self.size >= self._limit
+            if was_full:
+                self._trim()
+            return was_full and self.size < self._limit
+
+    def read(self, reader: Reader) -> tuple[bytes, int] | None:
+        with self._lock:
+            if reader.next > self.last:
+                return None
+            segment, offset = self._find(reader)
+            data = os.pread(segment.fd, min(CHUNK, segment.size - offset), offset)
+            end, last = _whole(data)
+            if not end:
+                (size,) = (RECORD.unpack_from(data)[0] + 4,)
+                data, end = os.pread(segment.fd, size, offset), size
+                last = RECORD.unpack_from(data)[2]
+            reader.next = last + 1
+            reader.at = (segment, offset + end)
+            return (data if end == len(data) else data[:end]), last
+
+    def backwards(self, kind: int) -> Iterator[bytes]:
+        """The heads of the records of a kind, the newest first."""
+        with self._lock:
+            segments = [*self._segments]
+        for segment in reversed(segments):
+            places = []
+            at = 0
+            while at < segment.size and segment.fd >= 0:
+                size, found, _, head = RECORD.unpack(os.pread(segment.fd, RECORD.size, at))
+                if found == kind:
+                    places.append((at + RECORD.size, head))
+                at += 4 + size
+            for at, head in reversed(places):
+                yield os.pread(segment.fd, head, at)
+
+    def drop(self, reader: Reader) -> None:
+        with self._lock:
+            self._readers.discard(reader)
+
+    def clear(self) -> None:
+        """Begin anew: forget all records; numbers go on."""
+        with self._lock:
+            while self._segments:
+                self._remove(self._segments[0])
+            for reader in self._readers:
+                reader.next = max(reader.next, self.last + 1)
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._lock:
+            for segment in self._segments:
+                if segment.fd >= 0:
+                    os.close(segment.fd)
+                    segment.fd = -1
+            self._segments.clear()
+            self._readers.clear()
+
+    def _begin(self, number: int) -> _Segment:
+        path = self._folder / f"{number:012d}.log"
+        segment = _Segment(path, number, number - 1)
+        segment.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._segments.append(segment)
+        return segment
+
+    def _find(self, reader: Reader) -> tuple[_Segment, int]:
+        if reader.at is not None and reader.at[0].fd >= 0 and reader.at[1] < reader.at[0].size:
+            return reader.at
+        reader.next = max(reader.next, self.first)
+        segment = next(one for one in self._segments if one.last >= reader.next)
+        offset = max((at for number, at in segment.index if number <= reader.next), default=0)
+        while True:
+            size, _, number, _ = RECORD.unpack(os.pread(segment.fd, RECORD.size, offset))
+            if number >= reader.next:
+                return segment, offset
+            offset += size + 4
+
+    def _trim(self) -> None:
+        """Let go of the oldest segments, while there is too much, and they can go."""
+        while len(self._segments) > 1 and self.size >= self._limit:
+            oldest = self._segments[0]
+            wanted = any(reader.taken < oldest.last for reader in self._readers) or self._was_read < oldest.last
+            if wanted and oldest.results:
+                return
+            self._remove(oldest)
+
+    def _remove(self, segment: _Segment) -> None:
+        self._segments.remove(segment)
+        self.size -= segment.size
+        os.close(segment.fd)
+        segment.fd = -1
+        segment.path.unlink(missing_ok=True)
+
+    def _load(self) -> None:
+        """Take up the files of a server that is gone. A record that it did not finish is cut off."""
+        for path in sorted(self._folder.glob("*.log")):
+            segment = _Segment(path, int(path.stem), int(path.stem) - 1)
+            segment.fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            length = os.fstat(segment.fd).st_size
+            while segment.size + RECORD.size <= length:
+                size, kind, number, _ = RECORD.unpack(os.pread(segment.fd, RECORD.size, segment.size))
+                if segment.size + 4 + size > length:
+                    break
+                if not segment.index or segment.size - segment.index[-1][1] >= _INDEX_EVERY:
+                    segment.index.append((number, segment.size))
+                segment.size += 4 + size
+                segment.last = number
+                segment.results = segment.results or kind == Kind.RESULTS
+            os.ftruncate(segment.fd, segment.size)
+            self._segments.append(segment)
+            self.size += segment.size
+            self.last = max(self.last, segment.last)
+
+
+def _whole(data: bytes) -> tuple[int, int]:
+    """Where the last whole record of `data` ends, and its number."""
+    at = last = 0
+    while at + RECORD.size <= len(data):
+        size, _, number, _ = RECORD.unpack_from(data, at)
+        if at + 4 + size > len(data):
+            break
+        at, last = at + 4 + size, number
+    return at, last
+
+
+def _write(fd: int, pieces: Sequence[Buffer]) -> None:
+    views = [memoryview(one).cast("B") for one in pieces if size_of(one)]
+    while views:
+        count = os.writev(fd, views[:_AT_ONCE])
+        while views and count >= views[0].nbytes:
+            count -= views.pop(0).nbytes
+        if count:
+            views[0] = views[0][count:]

@@ -1,0 +1,225 @@
+"""A watcher's WebSocket, from the server's side.
+
+A watcher asks for jobs, each under a number of its own, and says from which record on; it gets their records in large
+messages, 256 KB of them at most, from each of its jobs in turn. It says what it has taken: no more than 8 MB of one job
+are under way to it, so that a slow reader is known as one, and what everybody has can be let go.
+
+What it says is JSON text:
+    {"op": "watch", "sub": 1, "job": uuid, "after": 0, "results": true}
+    {"op": "taken", "sub": 1, "number": 12}        {"op": "unwatch", "sub": 1}
+What it gets is, as binary messages, the number of the subscription (u32) and records; and as JSON text:
+    {"op": "watching", "sub": 1, "job": uuid, "first": 1, "last": 12}   {"op": "position", "sub": 1, "position": 3}
+    {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
+With `?format=json` all is text: records as {"op": "record", "sub": 1, "kind": "STATE", "number": 3, ...the head},
+snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; that is for a page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from sage_nb.errors import JobNotFoundError, ProtocolError
+from sage_nb.remote.core import Core
+from sage_nb.remote.hosted import HostedJob
+from sage_nb.remote.protocol import Kind, head_of, record, records_in
+from sage_nb.remote.spool import Reader
+
+__all__ = ["MESSAGE_LIMIT", "Watching"]
+
+MESSAGE_LIMIT = 64 * 1024
+"""Bytes that a watcher may say at once."""
+WINDOW = 8 << 20
+_SUBSCRIPTIONS = 10_000
+_SUB = struct.Struct("<I")
+_NOT_FOR_PAGES = frozenset({Kind.RESULTS, Kind.LETTER})
+
+
+class _Said(msgspec.Struct):
+    """What a watcher says."""
+
+    op: str
+    sub: int
+    job: str = ""
+    after: int = 0
+    results: bool = True
+    number: int = 0
+
+
+@dataclass(eq=False)
+class _Subscription:
+    number: int
+    job: HostedJob
+    reader: Reader
+    results: bool
+    version: int = -1
+    position: int | None = None
+    sent: int = 0
+    """The number of the last record that was sent."""
+    under_way: int = 0
+    """Bytes that were sent and not taken."""
+    sizes: list[tuple[int, int]] | None = None
+
+
+class Watching:
+    """One watcher's connection."""
+
+    def __init__(self, core: Core, socket: web.WebSocketResponse, *, as_json: bool) -> None:
+        self._core = core
+        self._socket = socket
+        self._as_json = as_json
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._of: dict[HostedJob, set[_Subscription]] = {}
+        self._fresh: dict[_Subscription, None] = {}
+        self._woken = asyncio.Event()
+
+    async def live(self) -> None:
+        """Until the connection ends."""
+        sending = asyncio.create_task(self._send())
+        try:
+            async for message in self._socket:
+                if message.type != WSMsgType.TEXT:
+                    await self._socket.close(code=1003, message=b"a watcher speaks JSON text")
+                    break
+                await self._hear(message.data)
+        finally:
+            sending.cancel()
+            for one in list(self._subscriptions.values()):
+                self._drop(one)
+            await asyncio.gather(sending, return_exceptions=True)
+
+    def wake(self, job: HostedJob) -> None:
+        """There is something new of a job."""
+        for one in self._of.get(job, ()):
+            self._fresh[one] = None
+        self._woken.set()
+
+    # What the watcher says
+
+    async def _hear(self, text: str) -> None:
+        try:
+            said = msgspec.json.decode(text, type=_Said)
+        except msgspec.DecodeError as exc:
+            await self._say({"op": "error", "error": {"type": "ProtocolError", "text": f"not understood: {exc}"}})
+            return
+        known = self._subscriptions.get(said.sub)
+        if said.op == "watch" and known is None:
+            await self._watch(said)
+        elif said.op == "taken" and known is not None:
+            self._taken(known, said.number)
+        elif said.op == "unwatch" and known is not None:
+            self._drop(known)
+        elif said.op not in ("taken", "unwatch"):
+            text = f"there is no {said.op!r}" if known is None else f"subscription {said.sub} is in use"
+            await self._say({"op": "error", "sub": said.sub, "error": {"type": "ProtocolError", "text": text}})
+
+    async def _watch(self, said: _Said) -> None:
+        try:
+            if len(self._subscriptions) >= _SUBSCRIPTIONS:
+                raise ProtocolError(f"one connection may watch {_SUBSCRIPTIONS:,} jobs")
+            job = self._core.find(said.job)
+        except (JobNotFoundError, ProtocolError) as exc:
+            await self._say({"op": "gone", "sub": said.sub, "error": {"type": type(exc).__name__, "text": str(exc)}})
+            return
+        spool = job.spool
+        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0)), said.results)
+        one.sizes = []
+        self._subscriptions[said.sub] = one
+        self._of.setdefault(job, set()).add(one)
+        await self._say({"op": "watching", "sub": said.sub, "job": job.uuid, "first": spool.first, "last": spool.last})
+        job.watch(self)
+        self._fresh[one] = None
+        self._woken.set()
+
+    def _taken(self, one: _Subscription, number: int) -> None:
+        number = min(number, one.sent)
+        sizes = one.sizes or []
+        while sizes and sizes[0][0] <= number:
+            one.under_way -= sizes.pop(0)[1]
+        one.job.took(one.job.spool.took(one.reader, number))
+        self._fresh[one] = None
+        self._woken.set()
+
+    def _drop(self, one: _Subscription) -> None:
+        self._subscriptions.pop(one.number, None)
+        self._fresh.pop(one, None)
+        one.reader.close()
+        others = self._of.get(one.job, set())
+        others.discard(one)
+        if not others:
+            self._of.pop(one.job, None)
+            one.job.unwatch(self)
+
+    # What it gets
+
+    async def _send(self) -> None:
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._fresh:
+                one = next(iter(self._fresh))
+                del self._fresh[one]
+                if one.number in self._subscriptions and await self._send_of(one):
+                    self._fresh[one] = None
+
+    async def _send_of(self, one: _Subscription) -> bool:
+        """Send the next of one job; whether there is more."""
+        if one.job.uuid not in self._core.jobs:
+            self._drop(one)
+            error = {"type": "JobNotFoundError", "text": "the job was deleted"}
+            await self._say({"op": "gone", "sub": one.number, "error": error})
+            return False
+        position = self._core.position(one.job)
+        if position != one.position:
+            one.position = position
+            await self._say({"op": "position", "sub": one.number, "position": position})
+        more = False
+        if one.under_way < WINDOW and (found := one.reader.read()) is not None:
+            data, last = found
+            one.sent = last
+            if one.sizes is not None:
+                one.sizes.append((last, len(data)))
+            one.under_way += len(data)
+            await self._send_records(one, data)
+            more = True
+        elif one.version != one.job.version and one.job.snapshot is not None:
+            one.version = one.job.version
+            await self._send_snapshot(one, one.job.snapshot)
+        return more
+
+    async def _send_records(self, one: _Subscription, data: bytes) -> None:
+        if self._as_json:
+            for kind, number, head, _ in records_in(memoryview(data)):
+                if kind not in _NOT_FOR_PAGES:
+                    await self._say({"op": "record", "sub": one.number, **_as_json(kind, number, head)})
+            return
+        if not one.results:
+            kept = (piece for piece in records_in(memoryview(data)) if piece[0] not in _NOT_FOR_PAGES)
+            data = b"".join(
+                bytes(piece) for kind, number, head, body in kept for piece in record(kind, number, bytes(head), [body])
+            )
+        if data:
+            await self._socket.send_bytes(_SUB.pack(one.number) + data)
+
+    async def _send_snapshot(self, one: _Subscription, snapshot: bytes) -> None:
+        if self._as_json:
+            text = snapshot.decode()
+            await self._socket.send_str(f'{{"op":"snapshot","sub":{one.number},"snapshot":{text}}}')
+        else:
+            pieces = record(Kind.SNAPSHOT, 0, None, [snapshot])
+            await self._socket.send_bytes(b"".join([_SUB.pack(one.number), *pieces]))
+
+    async def _say(self, message: dict[str, Any]) -> None:
+        await self._socket.send_str(msgspec.json.encode(message).decode())
+
+
+def _as_json(kind: int, number: int, head: memoryview) -> dict[str, Any]:
+    found = head_of(kind, head)
+    fields = {} if found is None else {name: getattr(found, name) for name in found.__struct_fields__}
+    fields.pop("snapshot", None)  # it comes as one
+    return {"kind": Kind(kind).name, "number": number, **fields}
