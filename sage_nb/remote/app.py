@@ -101,7 +101,8 @@ def make_app(core: Core, token: str | None) -> web.Application:
 
 
 async def _hang_up(app: web.Application) -> None:
-    for socket in list(app[_SOCKETS]):
+    sockets = app[_SOCKETS]
+    for socket in list(sockets):
         await socket.close(code=1001, message=b"the server is stopping")
 
 
