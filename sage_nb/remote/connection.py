@@ -8,6 +8,7 @@ subscription goes on after the last record that it got.
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 import uuid as uuids
@@ -19,6 +20,7 @@ import msgspec
 
 from sage_nb import errors
 from sage_nb.engine.buffers import Buffer, size_of
+from sage_nb.engine.failure import headline
 from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
 from sage_nb.remote.address import Address
 from sage_nb.remote.portal import portal
@@ -36,6 +38,7 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
 _TAKEN_EVERY = 256 * 1024
 _TAKEN_WITHIN = 0.1
 _PIECE = 1 << 20
+_LOG = logging.getLogger("sage_nb.client")
 _SUB = struct.Struct("<I")
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
 
@@ -197,10 +200,11 @@ class Connection:
             self._feed.cancel()
             await asyncio.gather(self._feed, return_exceptions=True)
             self._feed = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-        portal.leave(self)
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        if self._session is None and not self._requests:
+            portal.leave(self)
 
     # Watching
 
@@ -236,6 +240,9 @@ class Connection:
                 return
             except (*_LOST, aiohttp.ClientError, ServerError) as exc:
                 why = str(exc) or type(exc).__name__
+            except Exception as exc:  # noqa: BLE001 - whatever it is, those who watch must not wait for nothing
+                _LOG.error("the connection to %s failed", self.address, exc_info=exc)
+                why = headline(exc)
             self._socket = None
             now = time.monotonic()
             lost_at = lost_at or now
@@ -298,9 +305,15 @@ class Connection:
         for kind, record, head, body in records_in(memoryview(data)[_SUB.size :]):
             if record and record <= one.last:
                 continue
-            waits = one.subscriber.record(kind, record, head, body)
-            if waits is not None:
-                await waits
+            try:
+                waits = one.subscriber.record(kind, record, head, body)
+                if waits is not None:
+                    await waits
+            except Exception as exc:  # noqa: BLE001 - what one job's records do must not end the others'
+                _LOG.error("a record of job %s could not be taken in", one.uuid, exc_info=exc)
+                self._drop(one)
+                one.subscriber.gone(ProtocolError(f"what the server sent could not be taken in: {headline(exc)}"))
+                return
             if record:
                 one.last = record
         one.untold += len(data)

@@ -17,6 +17,7 @@ snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; th
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ from sage_nb.remote.spool import Reader
 
 __all__ = ["MESSAGE_LIMIT", "Watching"]
 
+_LOG = logging.getLogger("sage_nb.server")
 MESSAGE_LIMIT = 64 * 1024
 """Bytes that a watcher may say at once."""
 WINDOW = 8 << 20
@@ -81,6 +83,7 @@ class Watching:
     async def live(self) -> None:
         """Until the connection ends."""
         sending = asyncio.create_task(self._send())
+        sending.add_done_callback(self._sent)
         try:
             async for message in self._socket:
                 if message.type != WSMsgType.TEXT:
@@ -166,6 +169,15 @@ class Watching:
                 del self._fresh[one]
                 if one.number in self._subscriptions and await self._send_of(one):
                     self._fresh[one] = None
+
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        """Nothing more is sent: a watcher that hears nothing must not wait for ever."""
+        error = None if sending.cancelled() else sending.exception()
+        if error is None:
+            return
+        if not isinstance(error, ConnectionError):
+            _LOG.error("a watcher's connection is given up", exc_info=error)
+        asyncio.get_running_loop().create_task(self._socket.close(code=1011, message=b"the server failed"))
 
     async def _send_of(self, one: _Subscription) -> bool:
         """Send the next of one job; whether there is more."""
