@@ -56,6 +56,9 @@ class HostedJob:
         self.watchers: set[Watcher] = set()
         self.ended = asyncio.Event()
         self.clean = asyncio.Event()
+        self.vacant = asyncio.Event()
+        """Set while no process runs the job."""
+        self.vacant.set()
         self.on_change: Callable[[HostedJob], None] = lambda job: None
         """Called with every change of its record."""
         self._spool: Spool | None = None
@@ -232,6 +235,7 @@ class HostedJob:
     def run_on(self, runner: Runner) -> None:
         """The runner has been given the job."""
         self.runner = runner
+        self.vacant.clear()
         self.entry.runner = runner.key
         self._tell_watched()
 
@@ -353,6 +357,7 @@ class HostedJob:
         """The runner's process has ended: if it has not said how the job did, this is how."""
         self.runner = None
         self.entry.runner = None
+        self.vacant.set()
         for future in self._answers.values():
             if not future.done():
                 future.set_result(("JobStateError", f"job {self.entry.name!r} has ended"))
