@@ -1,8 +1,6 @@
-"""The HTTP side of a server: who may ask, what can be asked, and errors as JSON.
+"""The HTTP side of a server: who may ask, and what can be asked.
 
-Every answer that is an error is `{"error": {"type": ..., "text": ...}}`: the type is one of `sage_nb.errors`, so that
-the client raises it as what it is. A request with an effect carries an id of the client's making in `X-Request-Id`; a
-repeat gets the first answer.
+A request with an effect carries an id of the client's making in `X-Request-Id`; a repeat gets the first answer.
 """
 
 from __future__ import annotations
@@ -35,6 +33,7 @@ from sage_nb.errors import (
     SubmitError,
 )
 from sage_nb.remote import metrics
+from sage_nb.remote.answers import error_answer, json_answer
 from sage_nb.remote.core import Core
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.openapi import description
@@ -57,10 +56,6 @@ _SOCKETS: web.AppKey[_Sockets] = web.AppKey("sockets", _Sockets)
 _OPEN = frozenset({"/health"})
 _REPEATS = 10_000
 _JSON_LIMIT = 64 * 1024
-_STATUS = (
-    (AccessError, 401), (JobNotFoundError, 404), (JobStateError, 409), (ShippingError, 409), (ProtocolError, 400),
-    (ServerBusyError, 507), (SubmitError, 413), (ServerError, 503),
-)  # fmt: skip
 PING = 20.0
 """Seconds between pings; a connection that does not answer half of that long is dead."""
 
@@ -72,7 +67,6 @@ def make_app(core: Core, token: str | None) -> web.Application:
     app = web.Application(
         middlewares=[_errors, _access(token), _repeats()],
         client_max_size=_JSON_LIMIT,
-        handler_args={"max_line_size": 8190, "max_field_size": 8190},
     )
     app[_CORE] = core
     app[_SOCKETS] = _Sockets()
@@ -109,33 +103,25 @@ async def _hang_up(app: web.Application) -> None:
 # --------------------------------------------------------------------------------------------- around every request
 
 
-def _error(exc: SageError, status: int | None = None) -> web.Response:
-    if status is None:
-        status = next((code for kind, code in _STATUS if isinstance(exc, kind)), 400)
-    return _json({"error": {"type": type(exc).__name__, "text": str(exc)}}, status)
-
-
-def _json(data: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(data), status=status, content_type="application/json")
-
-
 @web.middleware
 async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except SageError as exc:
-        return _error(exc)
+        return error_answer(exc)
     except web.HTTPRequestEntityTooLarge:
-        return _error(SubmitError(f"the request is larger than {_JSON_LIMIT:,} bytes"), 413)
+        return error_answer(SubmitError(f"the request is larger than {_JSON_LIMIT:,} bytes"), 413)
     except web.HTTPException as exc:
         if exc.status == 404:
-            return _error(ProtocolError(f"there is nothing at {request.path}; see /openapi.json"), 404)
-        return _error(ProtocolError(exc.reason), exc.status)
+            return error_answer(ProtocolError(f"there is nothing at {request.path}; see /openapi.json"), 404)
+        return error_answer(ProtocolError(f"{request.method} {request.path}: {exc.text}"), exc.status)
+    except web.RequestPayloadError as exc:
+        return error_answer(ProtocolError(f"the body of the request cannot be read: {type(exc.__cause__).__name__}"))
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception as exc:  # noqa: BLE001 - the one who asked is told, and so is the log
         _LOG.exception("%s %s failed", request.method, request.path)  # the path alone: a query may hold a token
-        return _error(ServerError(f"the server failed: {type(exc).__name__}; its log says more"), 500)
+        return error_answer(ServerError(f"the server failed: {type(exc).__name__}; its log says more"), 500)
 
 
 def _access(token: str | None) -> Any:
@@ -187,7 +173,7 @@ async def _answer(request: web.Request, handler: _Handler) -> tuple[int, bytes]:
     try:
         response = await handler(request)
     except SageError as exc:
-        response = _error(exc)
+        response = error_answer(exc)
     assert isinstance(response, web.Response)
     return response.status, bytes(response.body or b"")  # type: ignore[arg-type]
 
@@ -198,8 +184,8 @@ async def _answer(request: web.Request, handler: _Handler) -> tuple[int, bytes]:
 async def _health(request: web.Request) -> web.Response:
     core = request.app[_CORE]
     if core.history_error is not None:
-        return _json({"status": "degraded", "error": core.history_error}, 503)
-    return _json({"status": "ok"})
+        return json_answer({"status": "degraded", "error": core.history_error}, 503)
+    return json_answer({"status": "ok"})
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -208,12 +194,12 @@ async def _metrics(request: web.Request) -> web.Response:
 
 
 async def _openapi(_request: web.Request) -> web.Response:
-    return _json(description())
+    return json_answer(description())
 
 
 async def _server(request: web.Request) -> web.Response:
     core = request.app[_CORE]
-    return _json(
+    return json_answer(
         {
             "version": sage_nb.__version__,
             "protocol": PROTOCOL,
@@ -240,11 +226,11 @@ def _job(request: web.Request) -> HostedJob:
 
 async def _list(request: web.Request) -> web.Response:
     core = request.app[_CORE]
-    return _json([{**job.summary(), "position": core.position(job)} for job in core.jobs.values()])
+    return json_answer([{**job.summary(), "position": core.position(job)} for job in core.jobs.values()])
 
 
 async def _status(request: web.Request) -> web.Response:
-    return _json(request.app[_CORE].status(_job(request)))
+    return json_answer(request.app[_CORE].status(_job(request)))
 
 
 async def _submit(request: web.Request) -> web.Response:
@@ -253,7 +239,7 @@ async def _submit(request: web.Request) -> web.Response:
     if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", uuid):
         raise ProtocolError(f"a job's id is a uuid in lower case, not {uuid[:60]!r}")
     if uuid in core.jobs:
-        return _json(core.status(core.jobs[uuid]))
+        return json_answer(core.status(core.jobs[uuid]))
     part = core.state / f"{uuid}.{uuids.uuid4().hex}.part"
     try:
         head = await _receive(request, part)
@@ -264,7 +250,7 @@ async def _submit(request: web.Request) -> web.Response:
         raise ServerBusyError(f"the server cannot keep the job: {exc}") from exc
     finally:
         part.unlink(missing_ok=True)
-    return _json(core.status(job), 201 if new else 200)
+    return json_answer(core.status(job), 201 if new else 200)
 
 
 async def _receive(request: web.Request, part: Path) -> PayloadHead:
@@ -311,17 +297,17 @@ def _accepted(head: PayloadHead) -> PayloadHead:
 
 async def _delete(request: web.Request) -> web.Response:
     await request.app[_CORE].delete(_job(request), force=request.query.get("force") in ("1", "true"))
-    return _json({})
+    return json_answer({})
 
 
 async def _pause(request: web.Request) -> web.Response:
     await request.app[_CORE].pause(_job(request))
-    return _json({})
+    return json_answer({})
 
 
 async def _continue(request: web.Request) -> web.Response:
     await request.app[_CORE].resume(_job(request))
-    return _json({})
+    return json_answer({})
 
 
 class _Stop(msgspec.Struct):
@@ -339,7 +325,7 @@ async def _stop(request: web.Request) -> web.Response:
     if not 0 <= said.timeout <= 86_400:
         raise JobStateError(f"stop: timeout is a number of seconds, 0 or more, not {said.timeout!r}")
     await core.stop(job, said.timeout, wait=said.wait)
-    return _json(core.status(job))
+    return json_answer(core.status(job))
 
 
 async def _snapshot(request: web.Request) -> web.Response:
@@ -350,7 +336,7 @@ async def _snapshot(request: web.Request) -> web.Response:
 
 
 async def _states(request: web.Request) -> web.Response:
-    return _json(await request.app[_CORE].states(_job(request)))
+    return json_answer(await request.app[_CORE].states(_job(request)))
 
 
 async def _logs(request: web.Request) -> web.Response:
@@ -361,7 +347,7 @@ async def _logs(request: web.Request) -> web.Response:
     if most < 1:
         raise ProtocolError(f"logs: n is a number of lines, 1 or more, not {request.query.get('n')!r}")
     loop = asyncio.get_running_loop()
-    return _json(await loop.run_in_executor(None, _job(request).log_lines, min(most, 10_000)))
+    return json_answer(await loop.run_in_executor(None, _job(request).log_lines, min(most, 10_000)))
 
 
 async def _payload(request: web.Request) -> web.StreamResponse:
