@@ -37,8 +37,8 @@ from sage_nb.remote.answers import error_answer, json_answer
 from sage_nb.remote.core import Core
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.openapi import description
-from sage_nb.remote.payload import HEAD_LIMIT, MAGIC, PayloadHead, read_head
-from sage_nb.remote.protocol import PROTOCOL, python_version
+from sage_nb.remote.payload import HEAD_LIMIT, MAGIC, PayloadHead, check_body, read_head
+from sage_nb.remote.protocol import PROTOCOL, UNREADABLE, python_version
 from sage_nb.remote.watching import MESSAGE_LIMIT, Watching
 
 __all__ = ["make_app"]
@@ -260,8 +260,8 @@ async def _receive(request: web.Request, part: Path) -> PayloadHead:
     too_large = SubmitError(f"the pipeline is larger than the {limit / (1 << 20):g} MB that the server takes")
     if request.content_length is not None and request.content_length > limit:
         raise too_large
-    size, start, head = 0, b"", None
-    with open(part, "xb") as file:
+    size, start, head, begin = 0, b"", None, 0
+    with open(part, "x+b") as file:
         os.fchmod(file.fileno(), 0o600)
         async for chunk in request.content.iter_any():
             size += len(chunk)
@@ -271,13 +271,14 @@ async def _receive(request: web.Request, part: Path) -> PayloadHead:
                 start += chunk
                 found = read_head(start)
                 if found is not None:
-                    head = _accepted(found[0])
+                    head, begin = _accepted(found[0]), found[1]
                     start = b""
                 elif len(start) > HEAD_LIMIT + len(MAGIC) + 4:
                     raise ProtocolError("the head of the pipeline cannot be read")
             file.write(chunk)
-    if head is None:
-        raise ProtocolError("the pipeline is cut off")
+        if head is None:
+            raise ProtocolError("the pipeline is cut off in its head")
+        check_body(file, begin)
     return head
 
 
@@ -320,7 +321,7 @@ async def _stop(request: web.Request) -> web.Response:
     text = await request.read()
     try:
         said = msgspec.json.decode(text, type=_Stop) if text else _Stop()
-    except msgspec.DecodeError as exc:
+    except UNREADABLE as exc:
         raise ProtocolError(f"stop: {exc}") from exc
     if not 0 <= said.timeout <= 86_400:
         raise JobStateError(f"stop: timeout is a number of seconds, 0 or more, not {said.timeout!r}")
