@@ -62,17 +62,24 @@ class Subscriber(Protocol):
     def lost(self, why: str) -> None:
         """There is no connection; it is tried again."""
 
+    def caught_up(self) -> None:
+        """All that was there at the beginning has come."""
+
     def gone(self, error: SageError) -> None:
         """Nothing more will come."""
 
 
 class _Subscription:
-    def __init__(self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool) -> None:
+    def __init__(
+        self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool, at_once: bool
+    ) -> None:
         self.number = number
         self.uuid = uuid
         self.subscriber = subscriber
         self.last = after
         self.results = results
+        self.at_once = at_once
+        """Whether a record is taken when it has come; else its subscriber says when."""
         self.untold = 0
         self.told = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -251,10 +258,13 @@ class Connection:
 
     # Watching
 
-    def watch(self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True) -> int:
-        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number."""
+    def watch(
+        self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True, at_once: bool = True
+    ) -> int:
+        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number. Unless
+        `at_once`, the server sends 8 MB and waits until `taken` says how far the subscriber is."""
         self._numbers += 1
-        one = _Subscription(self._numbers, uuid, subscriber, after, results)
+        one = _Subscription(self._numbers, uuid, subscriber, after, results, at_once)
         self._subscriptions[one.number] = one
         if self._feed is None or self._feed.done():
             self._feed = asyncio.get_running_loop().create_task(self._live())
@@ -359,6 +369,8 @@ class Connection:
                 return
             if record:
                 one.last = record
+        if not one.at_once:
+            return
         one.untold += len(data)
         if one.untold >= _TAKEN_EVERY:
             self._taken(one)
@@ -370,8 +382,12 @@ class Connection:
             one.timer.cancel()
             one.timer = None
         one.untold, one.told = 0, one.last
-        if self._socket is not None and one.number in self._subscriptions:
-            self._tell(self._socket, {"op": "taken", "sub": one.number, "number": one.last})
+        self.taken(one.number, one.last)
+
+    def taken(self, number: int, record: int) -> None:
+        """The subscriber has all records up to `record` for good."""
+        if self._socket is not None and number in self._subscriptions:
+            self._tell(self._socket, {"op": "taken", "sub": number, "number": record})
 
     def _tell(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
         async def send() -> None:
@@ -389,6 +405,8 @@ class Connection:
         op = message["op"]
         if op == "watching":
             one.subscriber.watching(message["first"], message["last"])
+        elif op == "caught_up":
+            one.subscriber.caught_up()
         elif op == "position":
             one.subscriber.queued(message["position"])
         elif op in ("gone", "error"):

@@ -13,19 +13,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.errors import JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.errors import ClusterError, JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.remote.cluster import Cluster
 from sage_nb.remote.history import Entry, History
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.payload import PayloadHead
 from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
-from sage_nb.remote.runners import Pool, Runner, process_key
+from sage_nb.remote.runners import Pool, process_key
 from sage_nb.remote.settings import Settings, machine
 
 __all__ = ["Core"]
@@ -58,11 +59,11 @@ class Core:
         self._present: dict[str, int] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sage_nb history")
         self._history: History | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._lock: int | None = None
         """The file that says that the folder is in use."""
-        self.ray: dict[str, Any] | None = settings.ray
+        self._cluster = Cluster(settings.ray)
 
     # Life
 
@@ -77,13 +78,14 @@ class Core:
         for entry in await self._write(self._db.all):
             self._take_up(entry)
         self.pool.fill()
-        self._tasks = [self.loop.create_task(self._look_after_owners()), self.loop.create_task(self._tidy())]
+        self._later(self._look_after_owners())
+        self._later(self._tidy())
         self._advance()
 
     async def close(self) -> None:
         """Stop what runs, with its cleanup, and write it down."""
         self._closing = True
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         self.queue.clear()
         running = [job for job in self.jobs.values() if job.runner is not None]
@@ -93,6 +95,7 @@ class Core:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(job.vacant.wait() for job in running)), 3 * _CLOSE_GRACE)
         await self.loop.run_in_executor(None, self.pool.close)
+        await self.loop.run_in_executor(None, self._cluster.close)
         for job in self.jobs.values():
             job.close()
         if self._history is not None:
@@ -111,7 +114,7 @@ class Core:
             return
         orphan = entry.runner
         if orphan is not None and process_key(int(orphan.partition(":")[0])) == orphan:
-            self._tasks.append(self.loop.create_task(self._outlive(job, orphan)))
+            self._later(self._outlive(job, orphan))
         else:
             self._after_loss(job)
 
@@ -187,18 +190,36 @@ class Core:
         while self.queue and len(self.running) < self.settings.max_running and not self._closing:
             job = self.queue.pop(0)
             self.running.add(job)
-            self._run(job, self.pool.take())
+            if job.entry.backend == "ray":
+                self._later(self._run_on_ray(job))
+            else:
+                self._run(job, self.settings.ray)
         self.loop.call_soon(self.pool.fill)
 
-    def _run(self, job: HostedJob, runner: Runner) -> None:
-        entry = job.entry
+    async def _run_on_ray(self, job: HostedJob) -> None:
+        job.state("starting", why="Ray to start")
+        try:
+            ray = await self._cluster.settings()
+        except ClusterError as exc:
+            job.conclude("failed", exc)
+            return
+        if not job.ended.is_set():
+            self._run(job, ray)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run(self, job: HostedJob, ray: dict[str, Any] | None) -> None:
+        entry, runner = job.entry, self.pool.take()
         here = entry.machine == machine()
         order = Run(
             uuid=entry.uuid,
             payload=str(job.payload),
             folder=entry.folder if here and entry.folder else None,
             backend=self.settings.backend,
-            ray=self.ray,
+            ray=ray,
             memory_limit=self.settings.bytes_of("memory_limit"),
         )
         entry.status = "starting"
@@ -268,6 +289,8 @@ class Core:
             job.conclude("stopped")
         elif job.runner is not None:
             job.stop(grace, why)
+        elif job in self.running:
+            job.conclude("stopped")  # it waits for Ray
         if wait:
             await job.clean.wait()
 

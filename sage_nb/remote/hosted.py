@@ -275,6 +275,8 @@ class HostedJob:
     async def order(self, kind: Order) -> None:
         """Have the runner pause or resume. Raises `JobStateError`."""
         runner = self._running()
+        if self.entry.status in ENDED:
+            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status} already")
         self._orders += 1
         number = self._orders
         future = self._answers[number] = self.loop.create_future()
@@ -315,7 +317,7 @@ class HostedJob:
 
     def _running(self) -> Runner:
         if self.runner is None:
-            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status}")
+            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status}; it does not run")
         return self.runner
 
     def _tell_watched(self) -> None:
@@ -368,7 +370,7 @@ class HostedJob:
         self.vacant.set()
         for future in self._answers.values():
             if not future.done():
-                future.set_result(("JobStateError", f"job {self.entry.name!r} has ended"))
+                future.set_result(("JobStateError", f"job {self.entry.name!r} has ended meanwhile"))
         self._answers.clear()
         if self.entry.status not in ENDED:
             if self._stop_why is not None:

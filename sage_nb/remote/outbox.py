@@ -20,17 +20,18 @@ import msgspec
 
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
-from sage_nb.engine.failure import explain, headline, safe_repr, safe_str, safe_text
+from sage_nb.engine.failure import Failure, explain, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.frames import Connection
 from sage_nb.engine.letters import DeadLetter
 from sage_nb.engine.results import Result, Results
 from sage_nb.engine.shipping import RECEIVED, dumps_items
 from sage_nb.engine.travelled import dumps_exception
 from sage_nb.errors import ShippingError
+from sage_nb.jobs.describe import error_view
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.pipeline.graph import Operator
 from sage_nb.remote import protocol
-from sage_nb.remote.protocol import Kind, pack_buffers
+from sage_nb.remote.protocol import Kind, pack_buffers, result_of
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -123,8 +124,8 @@ class Outbox:
         """Whether the thread waits for an item."""
         self.watched = False
         self._undescribed = False
-        self._broken = False
-        """Whether an item could not travel, so that none behind it is sent."""
+        self._failure: Failure | None = None
+        """Of an item that could not travel, so that none behind it is sent. The job may have ended before."""
         self.held = False
         """Whether the server has no room for results before somebody reads them."""
         self.gone = False
@@ -218,12 +219,7 @@ class Outbox:
         """Tell of `job` from now on."""
         self._job, self._run = job, run
         self._thread = threading.Thread(target=self._live, name="sage_nb outbox", daemon=True)
-        declared = protocol.Declared(
-            [_result_of(op) for op in run.operators if op.kind in ("collect", "show")],
-            [op.name for op in run.operators],
-            list(run.dead_letters),
-        )
-        self._words.append((Kind.DECLARED, declared, []))
+        self._words.append((Kind.DECLARED, protocol.Declared.of(run.operators, run.on_error), []))
         self._thread.start()
 
     def join(self) -> None:
@@ -285,7 +281,7 @@ class Outbox:
                     outlet.begin_anew()
                 self._shows = {name: [] for name in self._shows}
                 self._letters.clear()
-                self._broken = False
+                self._failure = None
             self._send(kind, head, body)
 
     def _send_items(self, outlet: Outlet) -> None:
@@ -317,7 +313,7 @@ class Outbox:
         """Send items, and give their size in bytes. Where one of them cannot travel, those before it are sent, and the
         job fails on it."""
         assert self._run is not None
-        if self._broken:
+        if self._failure is not None:
             return 0
         try:
             body = pack_buffers(dumps_items(items, RECEIVED))
@@ -335,10 +331,10 @@ class Outbox:
 
     def _cannot_travel(self, name: str, item: Any, exc: ShippingError) -> None:
         assert self._run is not None
-        self._broken = True
-        op = next(op for op in self._run.operators if op.kind in ("collect", "show") and _result_of(op)[0] == name)
+        op = next(op for op in self._run.operators if op.kind in ("collect", "show") and result_of(op)[0] == name)
         subject = f"operator {op.name!r} ({op.kind})"
-        self._run.fail(explain(exc, subject, operator=op.name, item=item, declared=op.site))
+        self._failure = explain(exc, subject, operator=op.name, item=item, declared=op.site)
+        self._run.fail(self._failure)
 
     def _send_output(self) -> None:
         with self._order:
@@ -439,16 +435,16 @@ class Outbox:
     def _send_end(self, described: JobSnapshot | None) -> None:
         run = self._run
         assert run is not None
-        error = run.error
+        error, status = run.error, run.status
+        if error is None and self._failure is not None:
+            error, status = self._failure.exception, "failed"
+            if described is not None:
+                changes = {"status": "failed", "error": error_view(self._failure)}
+                described = msgspec.structs.replace(described, **changes)
         body: list[Buffer] = []
         if error is not None:
             body = pack_buffers([bytes(one) for one in dumps_exception(error, RECEIVED)])
         told = None if error is None else f"{type(error).__name__}: {safe_text(safe_str(error))}"
         snapshot = None if described is None else _json(described)
-        ended = protocol.Ended(run.status, run.ended or time.time(), run.clean.is_set(), told, snapshot)
+        ended = protocol.Ended(status, run.ended or time.time(), run.clean.is_set(), told, snapshot)
         self._send(Kind.ENDED, ended, body)
-
-
-def _result_of(op: Operator) -> tuple[str, str, int | None]:
-    """The name, kind and rows of a result."""
-    return (op.spec, "collect", None) if op.kind == "collect" else (op.spec[0], "show", op.spec[1])

@@ -9,7 +9,7 @@ What it says is JSON text:
     {"op": "taken", "sub": 1, "number": 12}        {"op": "unwatch", "sub": 1}
 What it gets is, as binary messages, the number of the subscription (u32) and records; and as JSON text:
     {"op": "watching", "sub": 1, "job": uuid, "first": 1, "last": 12}   {"op": "position", "sub": 1, "position": 3}
-    {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
+    {"op": "caught_up", "sub": 1}       {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
 With `?format=json` all is text: records as {"op": "record", "sub": 1, "kind": "STATE", "number": 3, ...the head},
 snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; that is for a page.
 """
@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
@@ -60,12 +61,15 @@ class _Subscription:
     reader: Reader
     results: bool
     version: int = -1
+    caught_up: bool = False
+    """Whether it has had all that there was."""
     position: int | None = None
     sent: int = 0
     """The number of the last record that was sent."""
     under_way: int = 0
     """Bytes that were sent and not taken."""
-    sizes: list[tuple[int, int]] | None = None
+    sizes: deque[tuple[int, int]] = field(default_factory=deque)
+    """Of each message that was sent and not taken: the number of its last record, and its bytes."""
 
 
 class Watching:
@@ -131,8 +135,7 @@ class Watching:
             await self._say({"op": "gone", "sub": said.sub, "error": {"type": type(exc).__name__, "text": str(exc)}})
             return
         spool = job.spool
-        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0)), said.results)
-        one.sizes = []
+        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0), counts=said.results), said.results)
         self._subscriptions[said.sub] = one
         self._of.setdefault(job, set()).add(one)
         await self._say({"op": "watching", "sub": said.sub, "job": job.uuid, "first": spool.first, "last": spool.last})
@@ -142,9 +145,8 @@ class Watching:
 
     def _taken(self, one: _Subscription, number: int) -> None:
         number = min(number, one.sent)
-        sizes = one.sizes or []
-        while sizes and sizes[0][0] <= number:
-            one.under_way -= sizes.pop(0)[1]
+        while one.sizes and one.sizes[0][0] <= number:
+            one.under_way -= one.sizes.popleft()[1]
         one.job.took(one.job.spool.took(one.reader, number))
         self._fresh[one] = None
         self._woken.set()
@@ -195,11 +197,14 @@ class Watching:
         if one.under_way < WINDOW and (found := one.reader.read()) is not None:
             data, last = found
             one.sent = last
-            if one.sizes is not None:
+            if one.results:
                 one.sizes.append((last, len(data)))
-            one.under_way += len(data)
+                one.under_way += len(data)
             await self._send_records(one, data)
             more = True
+        elif not one.caught_up and one.under_way < WINDOW:
+            one.caught_up = more = True
+            await self._say({"op": "caught_up", "sub": one.number})
         elif one.version != one.job.version and one.job.snapshot is not None:
             one.version = one.job.version
             await self._send_snapshot(one, one.job.snapshot)
