@@ -59,8 +59,10 @@ class _Async:
         self._connection = connection
 
     async def _request(self, method: str, path: str, **how: Any) -> Any:
+        return await self._on_portal(self._connection.request(method, path, **how))
+
+    async def _on_portal(self, work: Coroutine[Any, Any, Any]) -> Any:
         loop = portal.enter(self._connection)
-        work = self._connection.request(method, path, **how)
         if asyncio.get_running_loop() is loop:
             return await work
         return await asyncio.wrap_future(run_on(loop, work))
@@ -69,7 +71,8 @@ class _Async:
         """See `JobManagerClient.submit_job`."""
         uuid = uuid or str(uuids.uuid4())
         data = bytes(serialized_data)
-        await self._request("PUT", job_path(uuid), data=data)
+        job_path(uuid)  # whether it can be one
+        await self._on_portal(self._connection.submit(uuid, [data]))
         if autostop:
             await self.wait(uuid)
         return uuid

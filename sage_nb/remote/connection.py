@@ -103,14 +103,21 @@ class Connection:
     # Requests
 
     async def request(
-        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        patient: bool = False,
     ) -> Any:
         """The JSON answer. Raises the error that the server names, or `ServerUnreachableError`.
 
         `patient` commands may take as long as they do. All are safe to send again: reads, what carries an id, and a
         submission.
         """
-        body = await self._try(method, path, data=data, query=query, patient=patient)
+        body = await self._try(method, path, data=data, query=query, headers=headers, patient=patient)
         try:
             return msgspec.json.decode(body) if body else None
         except UNREADABLE as exc:
@@ -129,17 +136,24 @@ class Connection:
         def body() -> Any:
             return sent() if size > _PIECE else b"".join(pieces)
 
-        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body)
+        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body, headers={"Content-Length": str(size)})
 
     async def fetch(self, path: str) -> bytes:
         """The bytes of an answer."""
         return await self._try("GET", path)
 
     async def _try(
-        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        patient: bool = False,
     ) -> bytes:
         deadline = time.monotonic() + (_TRY_FOR if self._reached else 0.0)
-        headers = {} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex}
+        headers = {**(headers or {}), **({} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex})}
         delay = _FIRST_DELAY
         self._requests += 1
         try:
