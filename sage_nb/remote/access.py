@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from jupyter_core.paths import jupyter_runtime_dir
 
+from sage_nb.remote.protocol import UNREADABLE
 from sage_nb.remote.settings import is_loopback
 
 __all__ = [
@@ -82,7 +83,7 @@ def read_notice(port: int) -> Notice | None:
             if os.fstat(file.fileno()).st_uid != os.getuid():
                 return None
             return msgspec.json.decode(file.read(), type=Notice)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

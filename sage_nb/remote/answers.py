@@ -38,6 +38,7 @@ def error_answer(exc: SageError, status: int | None = None) -> web.Response:
     return json_answer({"error": {"type": type(exc).__name__, "text": str(exc)}}, status)
 
 
-def json_answer(data: Any, status: int = 200) -> web.Response:
+def json_answer(data: Any, status: int = 200, *, headers: dict[str, str] | None = None) -> web.Response:
     """The answer that is `data`."""
-    return web.Response(body=msgspec.json.encode(data), status=status, content_type="application/json")
+    body = msgspec.json.encode(data)
+    return web.Response(body=body, status=status, content_type="application/json", headers=headers)

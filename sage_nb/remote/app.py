@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 import sage_nb
 from sage_nb.errors import (
@@ -38,7 +39,8 @@ from sage_nb.remote.core import Core
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.openapi import description
 from sage_nb.remote.payload import HEAD_LIMIT, MAGIC, PayloadHead, check_body, read_head
-from sage_nb.remote.protocol import PROTOCOL, UNREADABLE, python_version
+from sage_nb.remote.protocol import PROTOCOL, PROTOCOL_HEADER, UNREADABLE, python_version
+from sage_nb.remote.settings import is_loopback
 from sage_nb.remote.watching import MESSAGE_LIMIT, Watching
 
 __all__ = ["make_app"]
@@ -55,6 +57,7 @@ _CORE = web.AppKey("core", Core)
 _SOCKETS: web.AppKey[_Sockets] = web.AppKey("sockets", _Sockets)
 _OPEN = frozenset({"/health"})
 _REPEATS = 10_000
+_HELLO = {PROTOCOL_HEADER: str(PROTOCOL)}
 _JSON_LIMIT = 64 * 1024
 PING = 20.0
 """Seconds between pings; a connection that does not answer half of that long is dead."""
@@ -129,7 +132,10 @@ def _access(token: str | None) -> Any:
 
     @web.middleware
     async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if expected is not None and request.path not in _OPEN:
+        if expected is None:
+            if _is_of_another_site(request):
+                raise AccessError("a page of another site may not ask a server that needs no token")
+        elif request.path not in _OPEN:
             given = _token_of(request)
             if given is None:
                 raise AccessError("the server needs a token: set SAGE_NB_TOKEN, or pass token=")
@@ -138,6 +144,20 @@ def _access(token: str | None) -> Any:
         return await handler(request)
 
     return check
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Whether a browser asks, for a page that is not from this machine: any page may have it do that, or have a name of
+    its own lead here."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
+    try:
+        hosts = [URL(f"http://{request.host}").host]
+        if (origin := request.headers.get("Origin")) is not None:
+            hosts.append(URL(origin).host)
+    except ValueError:
+        return True
+    return not all(is_loopback(host or "") for host in hosts)
 
 
 def _token_of(request: web.Request) -> str | None:
@@ -184,8 +204,8 @@ async def _answer(request: web.Request, handler: _Handler) -> tuple[int, bytes]:
 async def _health(request: web.Request) -> web.Response:
     core = request.app[_CORE]
     if core.history_error is not None:
-        return json_answer({"status": "degraded", "error": core.history_error}, 503)
-    return json_answer({"status": "ok"})
+        return json_answer({"status": "degraded", "error": core.history_error}, 503, headers=_HELLO)
+    return json_answer({"status": "ok"}, headers=_HELLO)
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -24,7 +24,7 @@ from sage_nb.engine.failure import headline
 from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
 from sage_nb.remote.address import Address
 from sage_nb.remote.portal import portal
-from sage_nb.remote.protocol import UNREADABLE, records_in
+from sage_nb.remote.protocol import PROTOCOL, PROTOCOL_HEADER, UNREADABLE, records_in
 
 __all__ = ["CLIENT", "Connection", "Subscriber"]
 
@@ -42,7 +42,6 @@ _LOG = logging.getLogger("sage_nb.client")
 _SUB = struct.Struct("<I")
 _MEET = 10.0
 """Seconds within which a server says that it is one."""
-_HELLO = 64 * 1024
 _NOT_TRUSTED = (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
 
@@ -202,21 +201,18 @@ class Connection:
         timeout = aiohttp.ClientTimeout(total=limit, sock_connect=_CONNECT)
         try:
             async with session.get(f"{self.address.url}/health", timeout=timeout, allow_redirects=False) as response:
-                body = b""
-                async for chunk in response.content.iter_any():
-                    body += chunk
-                    if len(body) > _HELLO:
-                        break
-                said = msgspec.json.decode(body)
-                known = isinstance(said, dict) and said.get("status") in ("ok", "degraded")
-        except UNREADABLE:
-            known = False
+                status, spoken = response.status, response.headers.get(PROTOCOL_HEADER)
         except aiohttp.ServerTimeoutError:
             raise  # there is no connection
         except TimeoutError as exc:
             raise _stranger(self.address, f"it does not answer within {limit:g} s") from exc
-        if not known:
-            raise _stranger(self.address, f"it answers {response.status}, and does not say how it is")
+        if spoken is None:
+            raise _stranger(self.address, f"it answers {status}, and does not say that it is one")
+        if spoken != str(PROTOCOL):
+            raise ProtocolError(
+                f"the server at {self.address} has another version of sage_nb, which speaks another language: "
+                "install the same version on both sides"
+            )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -26,6 +26,7 @@ from sage_nb.pipeline.graph import Operator
 __all__ = [
     "CHUNK",
     "PROTOCOL",
+    "PROTOCOL_HEADER",
     "RECORD",
     "UNREADABLE",
     "Declared",
@@ -54,6 +55,9 @@ PROTOCOL = 1
 
 CHUNK = 256 * 1024
 """Bytes of records that go into one message, unless a single record is larger."""
+
+PROTOCOL_HEADER = "X-Sage-NB-Protocol"
+"""By which a server says, with `/health`, that it is one, and what it speaks."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What reading JSON or msgpack raises where it is wrong: a text in it that is no Unicode, or one that is too deep."""
