@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.errors import ClusterError, JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.errors import (
+    ClusterError,
+    JobNotFoundError,
+    JobStateError,
+    SageError,
+    ServerBusyError,
+    ServerError,
+    WorkerError,
+)
 from sage_nb.remote.cluster import Cluster
 from sage_nb.remote.history import Entry, History
 from sage_nb.remote.hosted import HostedJob
@@ -69,9 +77,14 @@ class Core:
 
     async def begin(self) -> None:
         """Take up what the last server left, and begin."""
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _lock(self.state / "lock")
-        (self.state / "jobs").mkdir(exist_ok=True)
+        try:
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = _lock(self.state / "lock")
+            (self.state / "jobs").mkdir(exist_ok=True)
+        except OSError as exc:
+            if isinstance(exc, SageError):
+                raise
+            raise ServerError(f"the folder {self.state} cannot be used: {exc}") from exc
         self._history = await self._write(lambda: History(self.state / "history.sqlite"))
         for leftover in self.state.glob("*.part"):
             leftover.unlink(missing_ok=True)
@@ -387,6 +400,8 @@ def _lock(path: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(fd)
+        if not isinstance(exc, BlockingIOError):
+            raise
         raise ServerBusyError(
             f"another JobManager server keeps its jobs in {path.parent}; end that one, or use another folder"
         ) from exc
