@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from sage_nb.errors import PipelineError, ServerError
@@ -107,6 +108,15 @@ def address_of(host: str | None, port: int | None, token: str | None, options: A
 def parse(text: str) -> tuple[str, int | None]:
     """Host and port of `HOST`, `HOST:PORT`, `[::1]:PORT` or `https://HOST:PORT`. Raises `PipelineError`."""
     found = _FORM.fullmatch(text.strip())
-    if found is None:
+    v6 = "" if found is None else found["bracketed"] or found["bare"] or ""
+    if found is None or (v6 and not _is_ip(v6)):
         raise PipelineError(f"a server's address is HOST:PORT, not {text!r}")
-    return found["name"] or found["bracketed"] or found["bare"], int(found["port"]) if found["port"] else None
+    return v6 or str(found["name"]), int(found["port"]) if found["port"] else None
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

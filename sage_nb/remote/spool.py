@@ -161,14 +161,6 @@ class Spool:
         with self._lock:
             self._readers.discard(reader)
 
-    def clear(self) -> None:
-        """Begin anew: forget all records; numbers go on."""
-        with self._lock:
-            while self._segments:
-                self._remove(self._segments[0])
-            for reader in self._readers:
-                reader.next = max(reader.next, self.last + 1)
-
     def close(self) -> None:
         """Close the files."""
         with self._lock:
