@@ -95,7 +95,8 @@ def test_results_come_while_the_job_runs(env: RemoteEnvironment, tmp_path: Path)
     gate = tmp_path / "gate"
     env.from_batch(wait_for_file, str(gate)).collect("out")
     job = env.submit()
-    until(lambda: list(job.results["out"]) == [1])
+    out = job.results["out"]  # as early as that
+    until(lambda: list(out) == [1])
     assert job.status == "running"
     gate.touch()
     assert job.wait(LIMIT).results["out"] == [1, 2]
