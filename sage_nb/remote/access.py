@@ -13,11 +13,21 @@ from pathlib import Path
 import msgspec
 from jupyter_core.paths import jupyter_runtime_dir
 
+from sage_nb.remote.protocol import UNREADABLE
 from sage_nb.remote.settings import is_loopback
 
-__all__ = ["Notice", "find_token", "make_token", "notice_path", "read_notice", "remove_notice", "write_notice"]
+__all__ = [
+    "TOKEN_VARIABLE",
+    "Notice",
+    "find_token",
+    "make_token",
+    "notice_path",
+    "read_notice",
+    "remove_notice",
+    "write_notice",
+]
 
-_VARIABLE = "SAGE_NB_TOKEN"
+TOKEN_VARIABLE = "SAGE_NB_TOKEN"
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +46,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_token() -> str:
     """The token from `SAGE_NB_TOKEN`, or a new one."""
-    return os.environ.get(_VARIABLE) or secrets.token_urlsafe(32)
+    return _token_from_environment() or secrets.token_urlsafe(32)
+
+
+def _token_from_environment() -> str:
+    return os.environ.get(TOKEN_VARIABLE, "").strip()  # from a file, it may have the line's end
 
 
 def notice_path(port: int) -> Path:
@@ -69,7 +83,7 @@ def read_notice(port: int) -> Notice | None:
             if os.fstat(file.fileno()).st_uid != os.getuid():
                 return None
             return msgspec.json.decode(file.read(), type=Notice)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -83,7 +97,7 @@ def remove_notice(port: int) -> None:
 
 def find_token(host: str, port: int) -> str | None:
     """The token for a server: from `SAGE_NB_TOKEN`, or of one on this machine from its file."""
-    if found := os.environ.get(_VARIABLE):
+    if found := _token_from_environment():
         return found
     if not is_loopback(host):
         return None

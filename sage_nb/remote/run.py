@@ -31,7 +31,7 @@ from sage_nb.remote.connection import Connection
 from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
 from sage_nb.remote.portal import portal, run_on, wait
-from sage_nb.remote.protocol import Kind, head_of, unpack_buffers, writable
+from sage_nb.remote.protocol import Kind, head_of, python_version, unpack_buffers, writable
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -303,6 +303,8 @@ class RemoteRun:
             data = memoryview(await self._connection.fetch(f"/v1/jobs/{self.info.uuid}/payload"))
             found = read_head(data)
             if found is not None:
+                if found[0].python != python_version():
+                    raise ShippingError(f"Python {found[0].python} made it, and this is Python {python_version()}")
                 loads(unpack_buffers(data[found[1] :]))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
             self.log.say("job", f"the job's code could not be had: {headline(exc)}", "WARNING")
