@@ -115,7 +115,7 @@ class RemoteRun:
         try:
             self._command("POST", "stop", msgspec.json.encode({"timeout": grace, "wait": False}))
         except JobNotFoundError as exc:
-            self._forgotten(str(exc))
+            portal.enter(self._connection).call_soon_threadsafe(self._forgotten, str(exc))
 
     def join(self) -> None:
         """Everything that the job said is here when its end is."""
@@ -250,7 +250,8 @@ class RemoteRun:
     def _declare(self, head: protocol.Declared) -> None:
         results, letters = Results(), _Letters()
         for name, kind, rows in head.results:
-            results[name] = self.results.get(name) or Result(name, kind, rows)
+            known = self.results.get(name)
+            results[name] = Result(name, kind, rows) if known is None else known
         for name in head.keep_letters:
             letters[name] = Letters()
         letters.names = frozenset(head.operators)
