@@ -12,13 +12,14 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.errors import JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.errors import ClusterError, JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.remote.cluster import Cluster
 from sage_nb.remote.history import Entry, History
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.payload import PayloadHead
@@ -51,7 +52,7 @@ class Core:
         self.began = time.time()
         self.finished = {"completed": 0, "failed": 0, "stopped": 0}
         self.history_error: str | None = None
-        """Why the history could not be written, the last time; None where it could."""
+        """Why a job, or the history, could not be written, the last time; None where it could."""
         self._seen: dict[str, float] = {}
         """When a client was last there, by the monotonic clock; infinite while it is."""
         self._present: dict[str, int] = {}
@@ -62,9 +63,10 @@ class Core:
         self._taking: dict[str, asyncio.Task[HostedJob]] = {}
         """Submissions that are being written down."""
         self._begins: set[asyncio.Task[None]] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        """Jobs that are being given to runners."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self.ray: dict[str, Any] | None = settings.ray
+        self._cluster = Cluster(settings.ray)
 
     # Life
 
@@ -78,14 +80,15 @@ class Core:
         for entry in await self._write(self._db.all):
             self._take_up(entry)
         self.pool.fill()
-        work = (self._look_after_owners(), self._tidy(), self._look_for_room())
-        self._tasks += [self.loop.create_task(one) for one in work]
+        self._later(self._look_after_owners())
+        self._later(self._tidy())
+        self._later(self._look_for_room())
         self._advance()
 
     async def close(self) -> None:
         """Stop what runs, with its cleanup, and write it down."""
         self._closing = True
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         self.queue.clear()
         running = [job for job in self.jobs.values() if job.runner is not None]
@@ -95,6 +98,7 @@ class Core:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(job.vacant.wait() for job in running)), 3 * _CLOSE_GRACE)
         await self.loop.run_in_executor(None, self.pool.close)
+        await self.loop.run_in_executor(None, self._cluster.close)
         for job in self.jobs.values():
             job.close()
         if self._history is not None:
@@ -113,7 +117,7 @@ class Core:
             return
         orphan = entry.runner
         if orphan is not None and process_key(int(orphan.partition(":")[0])) == orphan:
-            self._tasks.append(self.loop.create_task(self._outlive(job, orphan)))
+            self._later(self._outlive(job, orphan))
         else:
             self._after_loss(job)
 
@@ -179,9 +183,7 @@ class Core:
             await self._write(lambda: self._db.add(entry))
         except (OSError, ServerError) as exc:
             job.delete()
-            if isinstance(exc, ServerError):
-                raise
-            raise ServerBusyError(f"the server cannot keep the job: {exc}") from exc
+            raise exc if isinstance(exc, ServerError) else self.no_room(exc) from exc
         self.jobs[uuid] = job
         self.queue.append(job)
         self._advance()
@@ -201,29 +203,49 @@ class Core:
         while self.queue and len(self.running) < self.settings.max_running and not self._closing:
             job = self.queue.pop(0)
             self.running.add(job)
-            runner = self.pool.take()
-            job.entry.status = "starting"
-            job.run_on(runner)
-            begins = self.loop.create_task(self._begin(job, runner))
-            self._begins.add(begins)
-            begins.add_done_callback(self._begins.discard)
+            if job.entry.backend == "ray":
+                self._later(self._run_on_ray(job))
+            else:
+                self._run(job, self.settings.ray)
         self.loop.call_soon(self.pool.fill)
 
-    async def _begin(self, job: HostedJob, runner: Runner) -> None:
-        """Give a job to its runner. The history has it before: no later server runs the job once more beside it."""
-        entry = job.entry
-        await asyncio.wrap_future(runner.started)
-        entry.runner = runner.key
-        await self.loop.run_in_executor(self._writer, self._save_now, _copy(entry))
+    async def _run_on_ray(self, job: HostedJob) -> None:
+        job.state("starting", why="Ray to start")
+        try:
+            ray = await self._cluster.settings()
+        except ClusterError as exc:
+            job.conclude("failed", exc)
+            return
+        if not job.ended.is_set():
+            self._run(job, ray)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run(self, job: HostedJob, ray: dict[str, Any] | None) -> None:
+        entry, runner = job.entry, self.pool.take()
+        entry.status = "starting"
+        job.run_on(runner)
         here = entry.machine == machine()
         order = Run(
             uuid=entry.uuid,
             payload=str(job.payload),
             folder=entry.folder if here and entry.folder else None,
             backend=self.settings.backend,
-            ray=self.ray,
+            ray=ray,
             memory_limit=self.settings.bytes_of("memory_limit"),
         )
+        begins = self.loop.create_task(self._begin(job, runner, order))
+        self._begins.add(begins)
+        begins.add_done_callback(self._begins.discard)
+
+    async def _begin(self, job: HostedJob, runner: Runner, order: Run) -> None:
+        """Give a job to its runner. The history has it before: no later server runs the job once more beside it."""
+        await asyncio.wrap_future(runner.started)
+        job.entry.runner = runner.key
+        await self.loop.run_in_executor(self._writer, self._save_now, _copy(job.entry))
         try:
             runner.give(order, job)
         except WorkerError as exc:
@@ -287,8 +309,10 @@ class Core:
             job.conclude("stopped")
         elif job.runner is not None:
             job.stop(grace, why)
-        elif not job.clean.is_set():  # it waits for the runner of a server that is gone
-            job.stop_asked = True
+        elif job in self.running:
+            job.conclude("stopped")  # it waits for Ray
+        elif not job.clean.is_set():
+            job.stop_asked = True  # it waits for the runner of a server that is gone
         if wait:
             await job.clean.wait()
 
@@ -377,6 +401,12 @@ class Core:
     def _forget_now(self, uuid: str) -> None:
         self._db.forget(uuid)
         self._unsaved.pop(uuid, None)
+
+    def no_room(self, exc: OSError) -> ServerBusyError:
+        """What to tell one whose job cannot be kept."""
+        error = ServerBusyError(f"the server cannot keep the job: {exc}; is the disk full?")
+        self._history_failed(error)
+        return error
 
     def _history_failed(self, exc: ServerError) -> None:
         if self.history_error is None:

@@ -250,7 +250,7 @@ class RemoteRun:
     def _declare(self, head: protocol.Declared) -> None:
         results, letters = Results(), _Letters()
         for name, kind, rows in head.results:
-            known = self.results.get(name)
+            known = self.results.get(name)  # somebody may hold it already
             results[name] = Result(name, kind, rows) if known is None else known
         for name in head.keep_letters:
             letters[name] = Letters()
