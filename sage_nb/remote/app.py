@@ -262,7 +262,7 @@ async def _submit(request: web.Request) -> web.Response:
     except OSError as exc:
         if isinstance(exc, (SageError, ConnectionError)):
             raise
-        raise ServerBusyError(f"the server cannot keep the job: {exc}") from exc
+        raise core.no_room(exc) from exc
     finally:
         part.unlink(missing_ok=True)
     return _json(core.status(job), 201 if new else 200)

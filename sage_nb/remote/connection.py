@@ -403,8 +403,9 @@ class Connection:
 
 def _error(status: int, body: bytes, address: Address) -> SageError:
     try:
-        return _rebuilt(msgspec.json.decode(body)["error"])
-    except (msgspec.DecodeError, KeyError, TypeError):
+        told = msgspec.json.decode(body)["error"]
+        return ServerError(told) if isinstance(told, str) else _rebuilt(told)  # a text is that of `/health`
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
         return ServerError(f"{address} is no JobManager server: it answers {status}")
 
 
