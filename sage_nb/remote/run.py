@@ -115,7 +115,7 @@ class RemoteRun:
         try:
             self._command("POST", "stop", msgspec.json.encode({"timeout": grace, "wait": False}))
         except JobNotFoundError as exc:
-            self._forgotten(str(exc))
+            portal.enter(self._connection).call_soon_threadsafe(self._forgotten, str(exc))
 
     def join(self) -> None:
         """Everything that the job said is here when its end is."""
