@@ -151,11 +151,11 @@ class _Serving:
         await self._close()
 
     async def _close(self) -> None:
-        remove_notice(self.port)
         if self._core is not None:
             await self._core.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        remove_notice(self.port)  # last: until here clients fetch what is left, and need its token
         for one in self._listening:
             one.close()
         if self._folder is not None:
