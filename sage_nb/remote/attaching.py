@@ -17,9 +17,10 @@ from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import thread_context
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.remote.address import address_of
-from sage_nb.remote.client import call, connection_to
+from sage_nb.remote.client import call, connection_to, job_path
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.portal import portal, run_on
+from sage_nb.remote.protocol import Declared
 from sage_nb.remote.run import RemoteRun
 
 __all__ = ["attach", "attach_async", "attach_to", "handle_of", "handles", "info_of", "make_handle"]
@@ -43,7 +44,7 @@ def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job
     context = thread_context()
 
     async def work() -> Job:
-        status = await connection.request("GET", f"/v1/jobs/{word}")
+        status = await connection.request("GET", job_path(word))
         return await attach_async(connection, status, results=results, context=context)
 
     return call(connection, work)
@@ -70,6 +71,7 @@ async def attach_async(
         job = make_handle(connection, info_of(status), picture, ends_with_its_waiter=False, context=context)
         assert isinstance(job._dispatcher, RemoteRun)
         job._dispatcher.begin(results=results)
+        await job._dispatcher.has_past.wait()
         return job
 
     if asyncio.get_running_loop() is loop:
@@ -83,10 +85,13 @@ def make_handle(
     picture: JobSnapshot,
     *,
     ends_with_its_waiter: bool,
+    declared: Declared | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Job:
     """A handle that hears nothing yet."""
-    run = RemoteRun(connection, info, picture, ends_with_its_waiter=ends_with_its_waiter, thread_context=context)
+    run = RemoteRun(
+        connection, info, picture, ends_with_its_waiter=ends_with_its_waiter, declared=declared, thread_context=context
+    )
     job = Job(info, run, run)
     run.belongs_to(job)
     _handles[info.uuid] = job

@@ -8,6 +8,7 @@ subscription goes on after the last record that it got.
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 import uuid as uuids
@@ -19,10 +20,11 @@ import msgspec
 
 from sage_nb import errors
 from sage_nb.engine.buffers import Buffer, size_of
+from sage_nb.engine.failure import headline
 from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
 from sage_nb.remote.address import Address
 from sage_nb.remote.portal import portal
-from sage_nb.remote.protocol import records_in
+from sage_nb.remote.protocol import PROTOCOL, PROTOCOL_HEADER, UNREADABLE, records_in
 
 __all__ = ["CLIENT", "Connection", "Subscriber"]
 
@@ -36,7 +38,11 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
 _TAKEN_EVERY = 256 * 1024
 _TAKEN_WITHIN = 0.1
 _PIECE = 1 << 20
+_LOG = logging.getLogger("sage_nb.client")
 _SUB = struct.Struct("<I")
+_MEET = 10.0
+"""Seconds within which a server says that it is one."""
+_NOT_TRUSTED = (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
 
 
@@ -55,17 +61,24 @@ class Subscriber(Protocol):
     def lost(self, why: str) -> None:
         """There is no connection; it is tried again."""
 
+    def caught_up(self) -> None:
+        """All that was there at the beginning has come."""
+
     def gone(self, error: SageError) -> None:
         """Nothing more will come."""
 
 
 class _Subscription:
-    def __init__(self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool) -> None:
+    def __init__(
+        self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool, at_once: bool
+    ) -> None:
         self.number = number
         self.uuid = uuid
         self.subscriber = subscriber
         self.last = after
         self.results = results
+        self.at_once = at_once
+        """Whether a record is taken when it has come; else its subscriber says when."""
         self.untold = 0
         self.told = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -89,15 +102,25 @@ class Connection:
     # Requests
 
     async def request(
-        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        patient: bool = False,
     ) -> Any:
         """The JSON answer. Raises the error that the server names, or `ServerUnreachableError`.
 
         `patient` commands may take as long as they do. All are safe to send again: reads, what carries an id, and a
         submission.
         """
-        body = await self._try(method, path, data=data, query=query, patient=patient)
-        return msgspec.json.decode(body) if body else None
+        body = await self._try(method, path, data=data, query=query, headers=headers, patient=patient)
+        try:
+            return msgspec.json.decode(body) if body else None
+        except UNREADABLE as exc:
+            raise _stranger(self.address, "its answer is no JSON") from exc
 
     async def submit(self, uuid: str, pieces: Sequence[Buffer]) -> Any:
         """Submit a payload under a uuid."""
@@ -112,26 +135,37 @@ class Connection:
         def body() -> Any:
             return sent() if size > _PIECE else b"".join(pieces)
 
-        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body)
+        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body, headers={"Content-Length": str(size)})
 
     async def fetch(self, path: str) -> bytes:
         """The bytes of an answer."""
         return await self._try("GET", path)
 
     async def _try(
-        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        patient: bool = False,
     ) -> bytes:
         deadline = time.monotonic() + (_TRY_FOR if self._reached else 0.0)
-        headers = {} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex}
+        headers = {**(headers or {}), **({} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex})}
         delay = _FIRST_DELAY
         self._requests += 1
         try:
             while True:
                 try:
                     return await self._once(method, path, headers, data() if callable(data) else data, query, patient)
+                except _NOT_TRUSTED as exc:
+                    raise self._not_trusted(exc) from exc
                 except _LOST as exc:
                     if isinstance(exc, asyncio.TimeoutError) or time.monotonic() >= deadline:
                         raise self._unreachable(exc) from exc
+                except aiohttp.ClientError as exc:
+                    raise _stranger(self.address, "it does not speak HTTP") from exc
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LAST_DELAY)
         finally:
@@ -142,6 +176,8 @@ class Connection:
         self, method: str, path: str, headers: dict[str, str], data: Any, query: Any, patient: bool
     ) -> bytes:
         session = self._open()
+        if not self._reached:
+            await self._meet(session)
         total = None if patient else self.address.request_timeout
         async with session.request(
             method,
@@ -157,6 +193,26 @@ class Connection:
             if response.status >= 300:
                 raise _error(response.status, body, self.address)
             return body
+
+    async def _meet(self, session: aiohttp.ClientSession) -> None:
+        """Before anything is sent there: see that it is a JobManager server, as what listens may be anything, and might
+        never answer."""
+        limit = min(_MEET, self.address.request_timeout)
+        timeout = aiohttp.ClientTimeout(total=limit, sock_connect=_CONNECT)
+        try:
+            async with session.get(f"{self.address.url}/health", timeout=timeout, allow_redirects=False) as response:
+                status, spoken = response.status, response.headers.get(PROTOCOL_HEADER)
+        except aiohttp.ServerTimeoutError:
+            raise  # there is no connection
+        except TimeoutError as exc:
+            raise _stranger(self.address, f"it does not answer within {limit:g} s") from exc
+        if spoken is None:
+            raise _stranger(self.address, f"it answers {status}, and does not say that it is one")
+        if spoken != str(PROTOCOL):
+            raise ProtocolError(
+                f"the server at {self.address} has another version of sage_nb, which speaks another language: "
+                "install the same version on both sides"
+            )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -174,6 +230,13 @@ class Connection:
         return ServerUnreachableError(
             f"no JobManager server answers at {self.address}: {why}; "
             f"start one with `sage-nb jobmanager start --port {self.address.port}`, or check the address"
+        )
+
+    def _not_trusted(self, exc: Exception) -> ServerError:
+        why = getattr(exc, "certificate_error", None) or getattr(exc, "os_error", None) or exc
+        return ServerError(
+            f"no trusted connection to {self.address}: {why}; "
+            'name the file with its certificate, as in config={"server": {"tls": True, "ca": "cert.pem"}}'
         )
 
     def _rest(self) -> None:
@@ -197,17 +260,21 @@ class Connection:
             self._feed.cancel()
             await asyncio.gather(self._feed, return_exceptions=True)
             self._feed = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-        portal.leave(self)
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        if self._session is None and not self._requests:
+            portal.leave(self)
 
     # Watching
 
-    def watch(self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True) -> int:
-        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number."""
+    def watch(
+        self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True, at_once: bool = True
+    ) -> int:
+        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number. Unless
+        `at_once`, the server sends 8 MB and waits until `taken` says how far the subscriber is."""
         self._numbers += 1
-        one = _Subscription(self._numbers, uuid, subscriber, after, results)
+        one = _Subscription(self._numbers, uuid, subscriber, after, results, at_once)
         self._subscriptions[one.number] = one
         if self._feed is None or self._feed.done():
             self._feed = asyncio.get_running_loop().create_task(self._live())
@@ -236,6 +303,9 @@ class Connection:
                 return
             except (*_LOST, aiohttp.ClientError, ServerError) as exc:
                 why = str(exc) or type(exc).__name__
+            except Exception as exc:  # noqa: BLE001 - whatever it is, those who watch must not wait for nothing
+                _LOG.error("the connection to %s failed", self.address, exc_info=exc)
+                why = headline(exc)
             self._socket = None
             now = time.monotonic()
             lost_at = lost_at or now
@@ -265,7 +335,7 @@ class Connection:
         except aiohttp.WSServerHandshakeError as exc:
             if exc.status in (401, 403):
                 raise AccessError(f"the server at {self.address} does not accept this token") from exc
-            raise ServerError(f"{self.address} is no JobManager server: it answers {exc.status}") from exc
+            raise _stranger(self.address, f"it answers {exc.status}") from exc
         async with socket:
             self._socket = socket
             self._reached = True
@@ -298,11 +368,19 @@ class Connection:
         for kind, record, head, body in records_in(memoryview(data)[_SUB.size :]):
             if record and record <= one.last:
                 continue
-            waits = one.subscriber.record(kind, record, head, body)
-            if waits is not None:
-                await waits
+            try:
+                waits = one.subscriber.record(kind, record, head, body)
+                if waits is not None:
+                    await waits
+            except Exception as exc:  # noqa: BLE001 - what one job's records do must not end the others'
+                _LOG.error("a record of job %s could not be taken in", one.uuid, exc_info=exc)
+                self._drop(one)
+                one.subscriber.gone(ProtocolError(f"what the server sent could not be taken in: {headline(exc)}"))
+                return
             if record:
                 one.last = record
+        if not one.at_once:
+            return
         one.untold += len(data)
         if one.untold >= _TAKEN_EVERY:
             self._taken(one)
@@ -314,8 +392,12 @@ class Connection:
             one.timer.cancel()
             one.timer = None
         one.untold, one.told = 0, one.last
-        if self._socket is not None and one.number in self._subscriptions:
-            self._tell(self._socket, {"op": "taken", "sub": one.number, "number": one.last})
+        self.taken(one.number, one.last)
+
+    def taken(self, number: int, record: int) -> None:
+        """The subscriber has all records up to `record` for good."""
+        if self._socket is not None and number in self._subscriptions:
+            self._tell(self._socket, {"op": "taken", "sub": number, "number": record})
 
     def _tell(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
         async def send() -> None:
@@ -333,6 +415,8 @@ class Connection:
         op = message["op"]
         if op == "watching":
             one.subscriber.watching(message["first"], message["last"])
+        elif op == "caught_up":
+            one.subscriber.caught_up()
         elif op == "position":
             one.subscriber.queued(message["position"])
         elif op in ("gone", "error"):
@@ -353,8 +437,12 @@ class Connection:
 def _error(status: int, body: bytes, address: Address) -> SageError:
     try:
         return _rebuilt(msgspec.json.decode(body)["error"])
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return ServerError(f"{address} is no JobManager server: it answers {status}")
+    except (*UNREADABLE, KeyError, TypeError, AttributeError):
+        return _stranger(address, f"it answers {status}")
+
+
+def _stranger(address: Address, why: str) -> ServerError:
+    return ServerError(f"what listens at {address} is no JobManager server: {why}; check the address")
 
 
 def _rebuilt(told: dict[str, Any]) -> SageError:

@@ -21,7 +21,7 @@ import msgspec
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.frames import Frame
 from sage_nb.engine.travelled import dumps_exception
-from sage_nb.errors import JobStateError, SageError, WorkerError
+from sage_nb.errors import JobNotFoundError, JobStateError, SageError, WorkerError
 from sage_nb.remote import protocol
 from sage_nb.remote.history import Entry
 from sage_nb.remote.protocol import Kind, Order, pack_buffers
@@ -56,9 +56,14 @@ class HostedJob:
         self.watchers: set[Watcher] = set()
         self.ended = asyncio.Event()
         self.clean = asyncio.Event()
+        self.vacant = asyncio.Event()
+        """Set while no process runs the job."""
+        self.vacant.set()
         self.on_change: Callable[[HostedJob], None] = lambda job: None
         """Called with every change of its record."""
         self._spool: Spool | None = None
+        self._opening = threading.Lock()
+        self._deleted = False
         self._spool_limit = spool_limit
         self._told = False
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -83,11 +88,14 @@ class HostedJob:
 
     @property
     def spool(self) -> Spool:
-        """The job's log; opened when it is first wanted. Any thread."""
-        if self._spool is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._spool = Spool(self.folder, self._spool_limit)
-        return self._spool
+        """The job's log; opened when it is first wanted. Any thread. Raises `JobNotFoundError` of a deleted job."""
+        with self._opening:
+            if self._deleted:
+                raise JobNotFoundError(f"job {self.entry.name!r} was deleted")
+            if self._spool is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._spool = Spool(self.folder, self._spool_limit)
+            return self._spool
 
     def summary(self) -> dict[str, Any]:
         """What `list_jobs` gives of it."""
@@ -232,6 +240,7 @@ class HostedJob:
     def run_on(self, runner: Runner) -> None:
         """The runner has been given the job."""
         self.runner = runner
+        self.vacant.clear()
         self.entry.runner = runner.key
         self._tell_watched()
 
@@ -266,6 +275,8 @@ class HostedJob:
     async def order(self, kind: Order) -> None:
         """Have the runner pause or resume. Raises `JobStateError`."""
         runner = self._running()
+        if self.entry.status in ENDED:
+            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status} already")
         self._orders += 1
         number = self._orders
         future = self._answers[number] = self.loop.create_future()
@@ -284,12 +295,15 @@ class HostedJob:
 
     def close(self) -> None:
         """Close its files."""
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+        with self._opening:
+            if self._spool is not None:
+                self._spool.close()
+                self._spool = None
 
     def delete(self) -> None:
         """Delete its files."""
+        with self._opening:
+            self._deleted = True
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -303,7 +317,7 @@ class HostedJob:
 
     def _running(self) -> Runner:
         if self.runner is None:
-            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status}")
+            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status}; it does not run")
         return self.runner
 
     def _tell_watched(self) -> None:
@@ -353,9 +367,10 @@ class HostedJob:
         """The runner's process has ended: if it has not said how the job did, this is how."""
         self.runner = None
         self.entry.runner = None
+        self.vacant.set()
         for future in self._answers.values():
             if not future.done():
-                future.set_result(("JobStateError", f"job {self.entry.name!r} has ended"))
+                future.set_result(("JobStateError", f"job {self.entry.name!r} has ended meanwhile"))
         self._answers.clear()
         if self.entry.status not in ENDED:
             if self._stop_why is not None:

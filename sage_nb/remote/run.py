@@ -6,10 +6,11 @@ Records come on the portal's thread; everything may be asked from any thread.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,10 @@ from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
 from sage_nb.remote import protocol
 from sage_nb.remote.connection import Connection
+from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
 from sage_nb.remote.portal import portal, run_on, wait
-from sage_nb.remote.protocol import Kind, head_of, unpack_buffers
+from sage_nb.remote.protocol import Kind, head_of, python_version, unpack_buffers, writable
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -60,6 +62,7 @@ class RemoteRun:
         picture: JobSnapshot,
         *,
         ends_with_its_waiter: bool,
+        declared: protocol.Declared | None = None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.info = info
@@ -73,7 +76,8 @@ class RemoteRun:
         self.failure: Failure | None = None
         self.done = threading.Event()
         self.clean = threading.Event()
-        self.operators: tuple[Any, ...] = ()
+        self.has_past = asyncio.Event()
+        """Set, on the portal's loop, when all is here that there was at the beginning."""
         self._connection = connection
         self._picture = picture
         self._newest: bytes | None = None
@@ -85,6 +89,8 @@ class RemoteRun:
         self._position: int | None = None
         self._why_lost: str | None = None
         self._skipped: dict[str, int] = {}
+        if declared is not None:
+            self._declare(declared)
 
     def belongs_to(self, job: Job) -> None:
         """`job` is told of every change."""
@@ -117,6 +123,10 @@ class RemoteRun:
     def is_own_thread(self) -> bool:
         """Whether the caller runs where records are taken in, which must not wait for them."""
         return portal.is_own_thread()
+
+    def stream(self, name: str) -> AsyncIterator[list[Any]]:
+        """The items of a `collect` as they come, at the pace of the one who iterates."""
+        return Following(self._connection, self.info.uuid, name, self.done).chunks()
 
     def say(self, text: str, level: str = "INFO") -> None:
         """A line for this process's copy of the log."""
@@ -180,6 +190,9 @@ class RemoteRun:
         self._position = position
         self._tell()
 
+    def caught_up(self) -> None:
+        self.has_past.set()
+
     def lost(self, why: str) -> None:
         if self._why_lost is None:
             self.log.say("job", f"the connection to {self._connection.address} is lost: {why}; trying again", "WARNING")
@@ -237,7 +250,8 @@ class RemoteRun:
     def _declare(self, head: protocol.Declared) -> None:
         results, letters = Results(), _Letters()
         for name, kind, rows in head.results:
-            results[name] = self.results.get(name) or Result(name, kind, rows)
+            known = self.results.get(name)  # somebody may hold it already
+            results[name] = Result(name, kind, rows) if known is None else known
         for name in head.keep_letters:
             letters[name] = Letters()
         letters.names = frozenset(head.operators)
@@ -256,7 +270,7 @@ class RemoteRun:
 
     def _take_items(self, head: protocol.Results, body: memoryview) -> Awaitable[None] | None:
         try:
-            items = loads_items(_writable(unpack_buffers(body)))
+            items = loads_items(writable(unpack_buffers(body)))
         except Exception as exc:  # noqa: BLE001 - the classes are the user's; with the job's code it may work
             if self._has_code:
                 self._cannot_read(f"items of {head.name!r}", exc)
@@ -289,6 +303,8 @@ class RemoteRun:
             data = memoryview(await self._connection.fetch(f"/v1/jobs/{self.info.uuid}/payload"))
             found = read_head(data)
             if found is not None:
+                if found[0].python != python_version():
+                    raise ShippingError(f"Python {found[0].python} made it, and this is Python {python_version()}")
                 loads(unpack_buffers(data[found[1] :]))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
             self.log.say("job", f"the job's code could not be had: {headline(exc)}", "WARNING")
@@ -306,10 +322,10 @@ class RemoteRun:
         if letters is None:
             return
         try:
-            item = head.text if head.item_buffers == 0 else loads_items(_writable(buffers[: head.item_buffers]))
+            item = head.text if head.item_buffers == 0 else loads_items(writable(buffers[: head.item_buffers]))
         except Exception as exc:  # noqa: BLE001 - the classes are the user's
             item = f"<it could not be put together here: {headline(exc)}>"
-        error = loads_exception(_writable(buffers[head.item_buffers :]))
+        error = loads_exception(writable(buffers[head.item_buffers :]))
         if not isinstance(error, Exception):
             error = RemoteError(type(error).__name__, str(error), remote_traceback(error))
         letters.add(DeadLetter(item, error, head.time))
@@ -333,7 +349,7 @@ class RemoteRun:
         self._tell()
 
     def _take_end(self, head: protocol.Ended, body: memoryview) -> Awaitable[None] | None:
-        error = loads_exception(_writable(unpack_buffers(body)))
+        error = loads_exception(writable(unpack_buffers(body)))
         if isinstance(error, RemoteError) and not self._has_code:
             return self._take_end_with_code(head, bytes(body))
         self._fail_with(error, head)
@@ -341,7 +357,7 @@ class RemoteRun:
 
     async def _take_end_with_code(self, head: protocol.Ended, body: bytes) -> None:
         await self._fetch_code()
-        self._fail_with(loads_exception(_writable(unpack_buffers(memoryview(body)))), head)
+        self._fail_with(loads_exception(writable(unpack_buffers(memoryview(body)))), head)
 
     def _fail_with(self, error: BaseException, head: protocol.Ended) -> None:
         if text := remote_traceback(error):
@@ -371,13 +387,9 @@ class RemoteRun:
             self.info.snapshot = self.snapshot()
             self.clean.set()
         self.done.set()
+        self.has_past.set()
         self._tell()
 
     def _tell(self) -> None:
         if self._job is not None:
             self._job._changed()
-
-
-def _writable(buffers: list[memoryview]) -> list[Any]:
-    """The stream as it is; large arrays in memory of their own, that can be written to."""
-    return [buffers[0], *(bytearray(one) for one in buffers[1:])]
