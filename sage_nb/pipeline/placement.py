@@ -30,6 +30,8 @@ class RayOptions:
         """Resources, by Ray's names, that a node has to have."""
         found = {"CPU": self.given.get("num_cpus", 0), "GPU": self.given.get("num_gpus", 0)}
         found["memory"] = self.given.get("memory", 0)
+        if "accelerator_type" in self.given:
+            found[f"accelerator_type:{self.given['accelerator_type']}"] = 0.001  # so Ray marks the nodes that have it
         return {name: amount for name, amount in (found | dict(self.given.get("resources", {}))).items() if amount}
 
 
