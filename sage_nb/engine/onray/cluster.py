@@ -21,9 +21,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from subprocess import Popen
 from typing import Any
 
+from sage_nb.engine.onray.hearing import heard_by
 from sage_nb.engine.onray.reaper import Reaper
 from sage_nb.errors import ClusterError
 
@@ -42,12 +44,16 @@ _NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process
 class Lease:
     """A job's part in the cluster. `ready` is set once it is there, or once `error` says why it is not."""
 
-    def __init__(self, settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> None:
+    def __init__(
+        self, settings: dict[str, Any], on_lost: Callable[[ClusterError], None], say: Callable[[str, str], None]
+    ) -> None:
         self.settings = settings
         self.ready = threading.Event()
         self.error: BaseException | None = None
         self.connection: _Connection | None = None
         self.on_lost = on_lost
+        self.say = say
+        """Takes a line for the job's log, and its source: `"ray"`, or `"job"` for what is a note of it as well."""
 
     @property
     def is_private(self) -> bool:
@@ -56,8 +62,12 @@ class Lease:
 
     @property
     def lost(self) -> ClusterError | None:
-        """Why the cluster is not there any more; None while it is."""
-        return None if self.connection is None else self.connection.lost
+        """Why the cluster is not there any more; None while it is. To be asked before each call of Ray: with no
+        cluster, many of its functions start one, or join somebody's."""
+        connection = self.connection
+        if connection is None or connection.lost is not None or not connection.up or connection.over:
+            return None if connection is None else connection.lost
+        return None if _is_initialized() else _lost(_SHUT_DOWN)
 
     def using(self, user: object) -> None:
         """Note somebody who waits for Ray, and looks at `lost` meanwhile: it is shut down after he has let go."""
@@ -78,6 +88,19 @@ class Lease:
                 connection.wake.set()
 
 
+_SHUT_DOWN = "ray.shutdown() was called in this process"
+
+
+def _lost(why: str) -> ClusterError:
+    return ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
+
+
+def _is_initialized() -> bool:
+    import ray
+
+    return ray.is_initialized()
+
+
 @dataclass(eq=False)
 class _Connection:
     settings: dict[str, Any]
@@ -96,6 +119,8 @@ class _Connection:
     processes: list[tuple[Popen[bytes], str]] = field(default_factory=list)
     """Those of a private Ray without which it is lost."""
     reaper: Reaper | None = None
+    host: tuple[str, int] | None = None
+    """Where the control process of another Ray answers."""
     asking: threading.Thread | None = None
     unanswered: int = 0
     """How often it was looked at since it has answered. A process that was held up has not looked either."""
@@ -105,9 +130,14 @@ _LOCK = threading.RLock()
 _CURRENT: _Connection | None = None
 
 
-def acquire(settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> Lease:
-    """Ask for the cluster that `settings`, those of `config={"ray": ...}`, describe. Returns at once."""
-    lease = Lease(settings, on_lost)
+def acquire(
+    settings: dict[str, Any], on_lost: Callable[[ClusterError], None], say: Callable[[str, str], None]
+) -> Lease:
+    """Ask for the cluster that `settings`, those of `config={"ray": ...}`, describe. Returns at once.
+
+    `on_lost` is called once it is lost, `say` with what it has to say.
+    """
+    lease = Lease(settings, on_lost, say)
     _join(lease)
     return lease
 
@@ -118,6 +148,8 @@ def _join(lease: Lease) -> None:
     with _LOCK:
         current, settings = _CURRENT, lease.settings
         usable = current is not None and not current.over and current.lost is None
+        if current is not None and current.up and not _is_initialized():
+            usable = False  # it has not been seen yet that it is lost
         if current is not None and usable and current.settings != settings:
             if current.leases:
                 lease.error = ClusterError(
@@ -167,6 +199,7 @@ def _connect(one: _Connection) -> None:
     settings = dict(one.settings)
     address = settings.pop("address", None)
     if ray.is_initialized():
+        one.host = _host()
         if address is not None and address not in ("auto", ray.get_runtime_context().gcs_address):
             raise ClusterError(
                 f"Ray is connected to {ray.get_runtime_context().gcs_address} in this process, not to {address}; "
@@ -179,17 +212,36 @@ def _connect(one: _Connection) -> None:
         options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **options}
         one.private = True
     try:
-        with _unreported(), _quiet():
+        with _unreported(), _quiet(), heard_by(partial(_tell, one)):
             ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+    except Exception as exc:
+        with contextlib.suppress(Exception):  # what was begun is left to end
+            ray.shutdown()
         where = f"Ray at {address} cannot be reached" if address else "a private Ray cannot be started"
         raise ClusterError(f"{where}: {type(exc).__name__}: {exc}") from exc
     one.ours = True
+    one.host = None if one.private or "://" in (address or "") else _host()
     node = getattr(ray._private.worker, "_global_node", None)
     if one.private and node is not None:
         for kind, name in _NAMES.items():
             one.processes += [(info.process, name) for info in node.all_processes.get(kind, ())]
         one.reaper = Reaper()
+
+
+def _tell(one: _Connection, text: str) -> None:
+    """The cluster says something: to the jobs that use it."""
+    with _LOCK:
+        told = list(one.leases)
+    for lease in told:
+        lease.say("ray", text)
+
+
+def _host() -> tuple[str, int] | None:
+    """Where the control process answers; None where Ray does not say so, as behind a `ray://` address."""
+    import ray
+
+    host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdigit() else None
 
 
 def _check_answers(address: str | None) -> None:
@@ -246,7 +298,7 @@ def _look_after(one: _Connection) -> None:
         why = _why_lost(one)
         with _LOCK:
             if why is not None:
-                one.lost = ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
+                one.lost = _lost(why)
                 told = list(one.leases)
                 break
             idle = one.makes_way or not one.ours or time.monotonic() - one.idle_since > IDLE
@@ -260,27 +312,25 @@ def _look_after(one: _Connection) -> None:
 
 
 def _why_lost(one: _Connection) -> str | None:
-    import ray
-
-    if not ray.is_initialized():
-        return "ray.shutdown() was called in this process"
+    if not _is_initialized():
+        return _SHUT_DOWN
     for process, what in one.processes:
         if process.poll() is not None:
             return f"{what}, process {process.pid}, has ended"
-    if one.asking is None or not one.asking.is_alive():
-        one.asking = threading.Thread(target=_ask, args=(one,), name="sage_nb ray asks", daemon=True)
+    if one.host is not None and (one.asking is None or not one.asking.is_alive()):
+        one.asking = threading.Thread(target=_ask, args=(one, one.host), name="sage_nb ray asks", daemon=True)
         one.asking.start()
-    one.unanswered += 1
+    one.unanswered += one.host is not None
     if one.unanswered * _LOOK > _ANSWER_WITHIN:
-        return f"it has not answered for {_ANSWER_WITHIN:g} s"
+        return f"{_NAMES['gcs_server']} has not answered for {_ANSWER_WITHIN:g} s"
     return None
 
 
-def _ask(one: _Connection) -> None:
-    import ray
-
-    with contextlib.suppress(Exception):  # then it has not answered
-        ray.nodes()  # type: ignore[no-untyped-call]
+def _ask(one: _Connection, host: tuple[str, int]) -> None:
+    """Look whether the control process is there. Not by a call of Ray: one that waits for a control process which has
+    gone would end this whole process a minute later, even where Ray has been shut down."""
+    with contextlib.suppress(OSError):  # then it has not answered
+        socket.create_connection(host, _ANSWER_WITHIN).close()
         one.unanswered = 0
 
 
