@@ -304,7 +304,7 @@ class Actor:
         except (WorkerError, ClusterError):
             raise
         except (Exception, SystemExit) as exc:  # noqa: BLE001 - so a wait may end while Ray is shut down
-            raise self._gone("is out of reach", exc) from None
+            raise self._gone("is out of reach" if self.pid else "could not be started", exc) from None
 
     def ask(self, method: str, *args: Any, died: Callable[[BaseException], Exception]) -> Any:
         """What a method returns; where it has died, raises what `died` makes of Ray's error."""
