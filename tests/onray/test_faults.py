@@ -60,6 +60,7 @@ def test_a_killed_actor_is_replaced_by_a_new_attempt(tmp_path: Path) -> None:
         assert job.info.restart_count == 1
 
 
+@pytest.mark.timeout(300)
 def test_a_lost_cluster_fails_the_job_and_the_next_one_gets_another(losing: Losing) -> None:
     """What becomes of the process is looked at by `test_two_minutes`."""
     assert losing.said(3) == ["gcs_server ClusterError True True", "raylet ClusterError True True", "20"]

@@ -37,6 +37,9 @@ _LOOK = 0.5
 _ANSWER_WITHIN = 10.0
 """Seconds within which the cluster's control process has to answer; on this machine, its end is seen at once."""
 _CONNECT_WITHIN = 4.0
+_STARTS = 3
+_TOO_SLOW = "timed out during startup"
+"""What Ray says once its processes have not come up within its own limits, of 15 and 30 seconds."""
 _LET_GO_WITHIN = 2.0
 _NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process (raylet)"}
 
@@ -65,9 +68,20 @@ class Lease:
         """Why the cluster is not there any more; None while it is. To be asked before each call of Ray: with no
         cluster, many of its functions start one, or join somebody's."""
         connection = self.connection
-        if connection is None or connection.lost is not None or not connection.up or connection.over:
-            return None if connection is None else connection.lost
-        return None if _is_initialized() else _lost(_SHUT_DOWN)
+        if connection is None:
+            return None
+        if connection.leaving:
+            connection.lose("no job has used it for a while")
+        elif connection.up and not _is_initialized():
+            connection.lose(_SHUT_DOWN)
+        return connection.lost
+
+    def look(self) -> ClusterError | None:
+        """As `lost`, with a look at the processes: what ended with one of them is not to blame for it."""
+        connection = self.connection
+        if connection is not None and connection.up and (why := _ended(connection)) is not None:
+            connection.lose(why)
+        return self.lost
 
     def using(self, user: object) -> None:
         """Note somebody who waits for Ray, and looks at `lost` meanwhile: it is shut down after he has let go."""
@@ -91,10 +105,6 @@ class Lease:
 _SHUT_DOWN = "ray.shutdown() was called in this process"
 
 
-def _lost(why: str) -> ClusterError:
-    return ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
-
-
 def _is_initialized() -> bool:
     import ray
 
@@ -107,10 +117,15 @@ class _Connection:
     leases: set[Lease] = field(default_factory=set)
     users: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     up: bool = False
+    """Whether it can be used: it is there, and is not being shut down."""
     private: bool = False
     ours: bool = False
     """Whether this module has initialised Ray, and so is to shut it down."""
     lost: ClusterError | None = None
+    starts: int = 0
+    """How often a private one has been started."""
+    leaving: bool = False
+    """Whether it is not to be used any more: it is being shut down, or was never there."""
     over: bool = False
     idle_since: float = 0.0
     makes_way: bool = False
@@ -124,6 +139,10 @@ class _Connection:
     asking: threading.Thread | None = None
     unanswered: int = 0
     """How often it was looked at since it has answered. A process that was held up has not looked either."""
+
+    def lose(self, why: str) -> None:
+        with _LOCK:
+            self.lost = self.lost or ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
 
 
 _LOCK = threading.RLock()
@@ -147,7 +166,7 @@ def _join(lease: Lease) -> None:
     global _CURRENT
     with _LOCK:
         current, settings = _CURRENT, lease.settings
-        usable = current is not None and not current.over and current.lost is None
+        usable = current is not None and not current.leaving and current.lost is None
         if current is not None and current.up and not _is_initialized():
             usable = False  # it has not been seen yet that it is lost
         if current is not None and usable and current.settings != settings:
@@ -181,8 +200,12 @@ def _live(one: _Connection, before: _Connection | None) -> None:
     try:
         _connect(one)
     except BaseException as exc:  # noqa: BLE001 - it is told to those who wait
-        _refuse(one, exc)
-        return
+        if one.private and _TOO_SLOW in str(exc) and one.starts < _STARTS:
+            _tell(one, f"Ray was too slow to start, as a busy machine may make it; start {one.starts + 1} of {_STARTS}")
+            threading.Thread(target=_live, args=(one, None), name="sage_nb ray", daemon=True).start()
+        else:
+            _refuse(one, exc)
+        return  # and with this thread, what has been started of a private Ray
     with _LOCK:
         one.up, one.idle_since = True, time.monotonic()
         for lease in one.leases:
@@ -211,6 +234,7 @@ def _connect(one: _Connection) -> None:
     if address is None:
         options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **options}
         one.private = True
+        one.starts += 1
     try:
         with _unreported(), _quiet(), heard_by(partial(_tell, one)):
             ray.init(address=address or "local", **options)
@@ -282,7 +306,7 @@ def _unreported() -> Iterator[None]:
 
 def _refuse(one: _Connection, exc: BaseException) -> None:
     with _LOCK:
-        one.over = True
+        one.over = one.leaving = True
         for lease in one.leases:
             lease.error = exc
             lease.ready.set()
@@ -298,11 +322,14 @@ def _look_after(one: _Connection) -> None:
         why = _why_lost(one)
         with _LOCK:
             if why is not None:
-                one.lost = _lost(why)
+                one.lose(why)
+            if one.lost is not None:
+                one.up, one.leaving = False, True
                 told = list(one.leases)
                 break
             idle = one.makes_way or not one.ours or time.monotonic() - one.idle_since > IDLE
             if idle and not one.leases:
+                one.up, one.leaving = False, True
                 return
     for lease in told:
         lease.on_lost(one.lost)
@@ -314,15 +341,21 @@ def _look_after(one: _Connection) -> None:
 def _why_lost(one: _Connection) -> str | None:
     if not _is_initialized():
         return _SHUT_DOWN
-    for process, what in one.processes:
-        if process.poll() is not None:
-            return f"{what}, process {process.pid}, has ended"
+    if (why := _ended(one)) is not None:
+        return why
     if one.host is not None and (one.asking is None or not one.asking.is_alive()):
         one.asking = threading.Thread(target=_ask, args=(one, one.host), name="sage_nb ray asks", daemon=True)
         one.asking.start()
     one.unanswered += one.host is not None
     if one.unanswered * _LOOK > _ANSWER_WITHIN:
         return f"{_NAMES['gcs_server']} has not answered for {_ANSWER_WITHIN:g} s"
+    return None
+
+
+def _ended(one: _Connection) -> str | None:
+    for process, what in one.processes:
+        if process.poll() is not None:
+            return f"{what}, process {process.pid}, has ended"
     return None
 
 
@@ -346,7 +379,4 @@ def _leave(one: _Connection) -> None:
     finally:
         with _LOCK:
             one.over = True
-            late = list(one.leases) if one.lost is None else []
             one.leases.clear()
-        for lease in late:  # taken while it was being shut down
-            _join(lease)

@@ -279,8 +279,10 @@ class Actor:
         if not self._wanted or self._since is None or time.monotonic() - self._since < PLACE_WITHIN or self.is_there():
             return
         self._since = None
-        free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        free: dict[str, float] = {}
+        there: dict[str, float] = {}
+        with suppress(Exception):  # then what it asks for is all that can be told
+            free, there = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
         short = [
             f"{name}: {amount:g} on one node, of {there.get(name, 0):g} in all, {free.get(name, 0):g} free"
             for name, amount in self._wanted.items()
@@ -337,7 +339,7 @@ class Actor:
             error.add_note(f"Ray says: {first_words(exc)}")
         if said := self._tail.strip():
             error.add_note(f"the last that it printed:\n{said}")
-        return self._gone_with(self._lease.lost or error)
+        return self._gone_with(self._lease.look() or error)
 
     def _gone_with(self, error: Exception) -> Exception:
         with self._change:
