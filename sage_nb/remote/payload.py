@@ -15,7 +15,7 @@ import sage_nb
 from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.failure import cells, safe_text
 from sage_nb.engine.shipping import dumps, loads
-from sage_nb.engine.unshippable import captured_containers
+from sage_nb.engine.unshippable import captured_containers, what_travels
 from sage_nb.errors import ProtocolError
 from sage_nb.pipeline.graph import Graph
 from sage_nb.remote.protocol import PROTOCOL, pack_buffers, python_version, unpack_buffers
@@ -69,7 +69,7 @@ def make_payload(env: SubmittingEnvironment, head: PayloadHead) -> list[Buffer]:
     """An environment's pipeline, in pieces that follow each other. Raises `ShippingError`, which names what cannot
     travel."""
     graph = env._graph.copy()
-    parts = {f"operator {op.name!r} ({op.kind})": op.spec for op in graph.operators}
+    parts = {f"operator {op.name!r} ({op.kind})": what_travels(op) for op in graph.operators}
     parts |= {f"service {name!r}": (spec.make, spec.args, spec.kw) for name, spec in graph.services.items()}
     body = dumps((graph, env.config, cells()), parts=parts)
     packed = msgspec.json.encode(head)
