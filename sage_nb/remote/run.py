@@ -6,11 +6,13 @@ Records come on the portal's thread; everything may be asked from any thread.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -78,7 +80,8 @@ class RemoteRun:
         self._picture = picture
         self._newest: bytes | None = None
         self._thread_context = thread_context
-        self._job: Job | None = None
+        self._job: Callable[[], Job | None] = lambda: None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._subscription: int | None = None
         self._has_code = False
         self._unreadable: BaseException | None = None
@@ -87,8 +90,8 @@ class RemoteRun:
         self._skipped: dict[str, int] = {}
 
     def belongs_to(self, job: Job) -> None:
-        """`job` is told of every change."""
-        self._job = job
+        """`job` is told of every change. One that was attached to is heard of for as long as somebody holds its handle."""
+        self._job = (lambda: job) if self.ends_with_its_waiter else weakref.ref(job, self._let_go)
 
     # The face of a dispatcher
 
@@ -192,6 +195,7 @@ class RemoteRun:
 
     def begin(self, *, results: bool = True) -> None:
         """Watch from now on; all from the job's start comes."""
+        self._loop = asyncio.get_running_loop()
         self._subscription = self._connection.watch(self.info.uuid, self, results=results)
 
     def watching(self, first: int, last: int) -> None:
@@ -389,17 +393,26 @@ class RemoteRun:
         self.info.stop_time = self.info.stop_time or time.time()
         self._why_lost = None
         if clean:
-            if self._subscription is not None:
-                self._connection.unwatch(self._subscription)
-                self._subscription = None
+            self._hear_no_more()
             self.info.snapshot = self.snapshot()
             self.clean.set()
         self.done.set()
         self._tell()
 
     def _tell(self) -> None:
-        if self._job is not None:
-            self._job._changed()
+        if (job := self._job()) is not None:
+            job._changed()
+
+    def _let_go(self, _job: object) -> None:
+        """Nobody holds the handle any more. It may be collected on any thread, with any lock held."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._hear_no_more)
+
+    def _hear_no_more(self) -> None:
+        if self._subscription is not None:
+            self._connection.unwatch(self._subscription)
+            self._subscription = None
 
 
 def _before(jobs: int) -> str:
