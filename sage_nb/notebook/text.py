@@ -82,7 +82,12 @@ def _header(snapshot: JobSnapshot, width: int) -> Iterator[str]:
     state = f"{words.MARKS.get(snapshot.status, '○')} {words.state_word(snapshot.status)}"
     uuid = words.plain(snapshot.uuid[:8])
     room = width - words.cell_width(state) - words.cell_width(uuid) - 2 * _GAP
-    yield "  ".join([state, words.fit(words.plain(snapshot.name), room), uuid])
+    server = words.plain(words.at(snapshot))
+    if server and (left := room - words.cell_width(server) - _GAP) >= 12:
+        yield "  ".join([state, words.fit(words.plain(snapshot.name), left), server, uuid])
+    else:
+        yield "  ".join([state, words.fit(words.plain(snapshot.name), room), uuid])
+        yield from _wrapped(f"  {server}", width, 2) if server else ()
     facts = " · ".join(words.plain(fact) for fact in words.facts(snapshot) if fact)
     yield from _wrapped(f"  {facts}", width, 2)
     if not _is_live(snapshot):

@@ -33,7 +33,8 @@ def attach(job: Job | str, host: str | None = None, port: int | None = None, *, 
 
     `job` is its uuid, its number, or a beginning of the uuid that no other has. The handle has everything from the
     job's start that the server still keeps: results, logs, dead letters. An interrupt of what waits for it leaves the
-    job alone; a handle that nobody holds any more hears nothing more. Raises `JobNotFoundError` and `ServerUnreachableError`.
+    job alone; a handle that nobody holds any more hears nothing more. Raises `JobNotFoundError` and
+    `ServerUnreachableError`.
     """
     return attach_to(connection_to(address_of(host, port, token)), str(job))
 

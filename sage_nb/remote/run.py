@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteRun"]
 
 _json = msgspec.json.Decoder(JobSnapshot)
+_GOES_ON = frozenset({"starting", "running", "stopping", "restarting"})
 
 
 class _Letters(dict[str, Letters]):
@@ -79,6 +80,7 @@ class RemoteRun:
         self._connection = connection
         self._picture = picture
         self._newest: bytes | None = None
+        self._newest_at = time.monotonic()
         self._thread_context = thread_context
         self._job: Callable[[], Job | None] = lambda: None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -177,7 +179,9 @@ class RemoteRun:
         """The newest description, with what this side knows better."""
         newest = self._newest
         found = self._picture if newest is None else _json.decode(newest)
-        changes: dict[str, Any] = {"status": self.status}
+        changes: dict[str, Any] = {"status": self.status, "server": str(self._connection.address)}
+        if self.status in _GOES_ON:
+            changes["elapsed"] = found.elapsed + time.monotonic() - self._newest_at
         if self._why_lost is not None and not self.done.is_set():
             changes["waiting_for"] = f"the connection to {self._connection.address}"
         elif self.status == "queued" and self._position is not None:
@@ -229,7 +233,7 @@ class RemoteRun:
 
     def record(self, kind: int, number: int, head: memoryview, body: memoryview) -> Awaitable[None] | None:
         if kind == Kind.SNAPSHOT:
-            self._newest = bytes(body)
+            self._newest, self._newest_at = bytes(body), time.monotonic()
             self._tell()
             return None
         found = head_of(kind, head)
