@@ -92,7 +92,7 @@ class RemoteRun:
         self._skipped: dict[str, int] = {}
 
     def belongs_to(self, job: Job) -> None:
-        """`job` is told of every change. One that was attached to is heard of for as long as somebody holds its handle."""
+        """`job` is told of every change; one that was attached to, for as long as somebody holds its handle."""
         self._job = (lambda: job) if self.ends_with_its_waiter else weakref.ref(job, self._let_go)
 
     # The face of a dispatcher
