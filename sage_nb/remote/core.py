@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.errors import JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
@@ -57,6 +58,7 @@ class Core:
         self._present: dict[str, int] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sage_nb history")
         self._history: History | None = None
+        self._lock: IO[str] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
         self.ray: dict[str, Any] | None = settings.ray
@@ -65,8 +67,14 @@ class Core:
 
     async def begin(self) -> None:
         """Take up what the last server left, and begin."""
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self.state / "jobs").mkdir(exist_ok=True)
+        try:
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = _lock(self.state)
+            (self.state / "jobs").mkdir(exist_ok=True)
+        except OSError as exc:
+            if isinstance(exc, ServerError):
+                raise
+            raise ServerBusyError(f"the server cannot keep its things in {self.state}: {exc.strerror or exc}") from exc
         self._history = await self._write(lambda: History(self.state / "history.sqlite"))
         for leftover in self.state.glob("*.part"):
             leftover.unlink(missing_ok=True)
@@ -94,6 +102,8 @@ class Core:
         if self._history is not None:
             await self._write(self._history.close)
         self._writer.shutdown()
+        if self._lock is not None:
+            self._lock.close()
 
     def _take_up(self, entry: Entry) -> None:
         job = self._make(entry)
@@ -345,3 +355,24 @@ class Core:
             if self.history_error is None:
                 _LOG.error("%s", exc)
             self.history_error = str(exc)
+
+
+def _lock(state: Path) -> IO[str]:
+    """A file that is held as long as the server lives: another one would take its jobs for left over, and end them."""
+    file = open(state / "lock", "a+")  # noqa: SIM115 - it stays open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        pid = file.read().strip()
+        file.close()
+        raise ServerBusyError(
+            f"another JobManager server keeps its things in {state} (process {pid}); stop it, or use another folder"
+        ) from None
+    except BaseException:
+        file.close()
+        raise
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
