@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from sage_nb.engine.dispatcher import ENDED
 from sage_nb.errors import SageError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
@@ -105,7 +106,10 @@ def handle_of(uuid: str) -> Job | None:
 
 
 def info_of(status: dict[str, Any]) -> JobInfo:
-    """The record of a job, from what the server says of it."""
+    """The record of a job, from what the server says of it: its status, or the summary of it."""
+    stopped = status.get("stop_time")
+    if stopped is None and status["status"] in ENDED and status["start_time"] is not None:
+        stopped = status["start_time"] + status["runtime"]
     return JobInfo(
         status["uuid"],
         status["name"],
@@ -113,7 +117,7 @@ def info_of(status: dict[str, Any]) -> JobInfo:
         status=status["status"],
         autostop=status["autostop"],
         start_time=status["start_time"],
-        stop_time=status.get("stop_time"),
+        stop_time=stopped,
         restart_count=status["restart_count"],
         last_update=status["last_update"],
         error=status["error"],
