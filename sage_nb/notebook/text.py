@@ -16,6 +16,7 @@ __all__ = ["render_line", "render_text"]
 _ROWS, _LOG_LINES = 10, 10
 _CELL = 32
 _GAP = 2
+_SHORT_NAME = 12
 _DEEPEST = 24
 _DISPENSABLE = {
     **dict.fromkeys(("p50", "Late", "Instances", "p99", "Blocked", "Waiting", "Busy"), 26),
@@ -83,8 +84,9 @@ def _header(snapshot: JobSnapshot, width: int) -> Iterator[str]:
     uuid = words.plain(snapshot.uuid[:8])
     room = width - words.cell_width(state) - words.cell_width(uuid) - 2 * _GAP
     server = words.plain(words.at(snapshot))
-    if server and (left := room - words.cell_width(server) - _GAP) >= 12:
-        yield "  ".join([state, words.fit(words.plain(snapshot.name), left), server, uuid])
+    beside = room - words.cell_width(server) - _GAP
+    if server and beside >= _SHORT_NAME:
+        yield "  ".join([state, words.fit(words.plain(snapshot.name), beside), server, uuid])
     else:
         yield "  ".join([state, words.fit(words.plain(snapshot.name), room), uuid])
         yield from _wrapped(f"  {server}", width, 2) if server else ()
