@@ -225,7 +225,8 @@ class Dispatcher:
         """
         for thread in list(self._threads):
             if thread not in (*self._given_up, self._concluded_by, threading.current_thread()):
-                thread.join(1.0)
+                with suppress(RuntimeError):  # it has not begun: a stop that came with the end was about to start it
+                    thread.join(1.0)
 
     # Orders
 
