@@ -21,7 +21,7 @@ CHECKED_FOR_LEAKS = {"engine", "faults", "jobs", "parity", "pipeline"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Browser tests come last: Playwright keeps an event loop in this thread, and asyncio.run() wants none. Those on
     Ray come before: while it is up, its threads and files come and go, and nobody else may look for leaks."""
-    items.sort(key=lambda item: (is_in(item, "browser"), is_on_ray(item)))
+    items.sort(key=lambda item: (is_in(item, "browser"), is_on_ray(item), is_on_server(item)))
 
 
 def is_in(item: pytest.Item, folder: str) -> bool:
@@ -29,8 +29,17 @@ def is_in(item: pytest.Item, folder: str) -> bool:
 
 
 def is_on_ray(item: pytest.Item) -> bool:
+    return is_in(item, "onray") or "ray" in words_of(item)
+
+
+def is_on_server(item: pytest.Item) -> bool:
+    return is_in(item, "remote") or "server" in words_of(item)
+
+
+def words_of(item: pytest.Item) -> list[str]:
+    """What its parameters are called."""
     call = getattr(item, "callspec", None)
-    return is_in(item, "onray") or (call is not None and "ray" in re.split("[- ]", call.id))
+    return [] if call is None else re.split("[- ]", call.id)
 
 
 @pytest.fixture
@@ -44,8 +53,8 @@ def leaks() -> Iterator[Leaks]:
 @pytest.fixture(autouse=True)
 def _leaves_nothing_running(request: pytest.FixtureRequest) -> None:
     if request.path.relative_to(HERE).parts[0] in CHECKED_FOR_LEAKS:
-        on_ray = is_on_ray(request.node)
-        request.getfixturevalue("no_actors" if on_ray else "leaks")
+        on_ray, on_server = is_on_ray(request.node), is_on_server(request.node)
+        request.getfixturevalue("no_actors" if on_ray else "nothing_on_the_server" if on_server else "leaks")
 
 
 @pytest.fixture
@@ -56,6 +65,24 @@ def no_actors(private_ray: None) -> Iterator[None]:
     yield
     until(lambda: not living_actors())
     until(lambda: not our_threads())
+
+
+@pytest.fixture
+def nothing_on_the_server(one_server: None) -> Iterator[None]:
+    """Fails the test when jobs of the tests' own server outlive it. Its threads and files stay while it is up."""
+    yield
+    from tests.remote.support import running_jobs
+
+    until(lambda: not running_jobs())
+
+
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[None]:
+    """Ends the tests' own server with the module's last test."""
+    yield
+    from tests.remote.support import end_shared_server
+
+    end_shared_server()
 
 
 @pytest.fixture(scope="module")

@@ -218,6 +218,9 @@ class Dispatcher:
         caller = threading.current_thread()
         return caller in self._threads or any(caller in service.workers for service in self.services_host)
 
+    def stream(self, name: str) -> None:
+        """None: the results are in this process, and need not be fetched."""
+
     def join(self) -> None:
         """After the end, wait for the last lines of the job's own threads; those given up are not waited for.
 

@@ -27,7 +27,7 @@ from sage_nb.jobs.snapshot import (
 )
 from sage_nb.pipeline.graph import Operator
 
-__all__ = ["Describer"]
+__all__ = ["Describer", "error_view"]
 
 _WINDOW = 2.0
 _SPACING = 0.2
@@ -244,11 +244,12 @@ class Describer:
     def _error(self) -> ErrorView | None:
         failure, error = self._job.failure, self._job.error
         if failure is not None:
-            return _error_view(failure)
+            return error_view(failure)
         return None if error is None else ErrorView(type=type(error).__name__, message=safe_text(safe_str(error)))
 
 
-def _error_view(failure: Failure) -> ErrorView:
+def error_view(failure: Failure) -> ErrorView:
+    """A failure as the views show it."""
     return ErrorView(
         type=type(failure.exception).__name__,
         message=safe_text(safe_str(failure.exception)),

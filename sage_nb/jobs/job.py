@@ -199,13 +199,30 @@ class Job:
         """The items of `collect(name)`, from the first one on, as they come; ends with the job.
 
         Raises the job's exception after the last item where the job failed. Leaving the loop leaves the job alone;
-        an interrupt while the loop waits for an item stops it.
+        an interrupt while the loop waits for an item stops it. Of a job on a server, a loop that takes its time holds
+        the job back, once as much waits for it as the server keeps.
         """
         __tracebackhide__ = True
         result = self._dispatcher.results.get(name)
         if result is None or result.kind != "collect":
             names = [r.name for r in self._dispatcher.results.values() if r.kind == "collect"]
             raise KeyError(f"no collect({name!r}) in this job; there are: {', '.join(names) or 'none'}")
+        chunks = self._dispatcher.stream(name)
+        if chunks is None:
+            async for item in self._follow(result):
+                yield item
+        else:
+            try:
+                async for chunk in chunks:
+                    for item in chunk:
+                        yield item
+            except asyncio.CancelledError:
+                await self._stop_cancelled()
+        self._ended()
+
+    async def _follow(self, result: Result) -> AsyncIterator[Any]:
+        """The items of a result in this process, as they come."""
+        __tracebackhide__ = True
         at, turned = 0, time.monotonic()
         while True:
             ended = self._dispatcher.done.is_set()  # before looking: what comes in between is seen the next time
@@ -221,7 +238,6 @@ class Job:
                 except asyncio.CancelledError:
                     await self._stop_cancelled()
                 turned = time.monotonic()
-        self._ended()
 
     def _ended(self) -> Job:
         __tracebackhide__ = True

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
 
 from sage_nb.engine.dispatcher import Order
 from sage_nb.engine.failure import Failure
@@ -59,6 +59,10 @@ class Run(Protocol):
 
     def is_own_thread(self) -> bool:
         """Whether the caller runs on a thread of the job, which cannot wait for the job's end."""
+
+    def stream(self, name: str) -> AsyncIterator[list[Any]] | None:
+        """The items of a `collect` as they come, at the pace of the one who iterates; None where `results` are all
+        there is."""
 
     def say(self, text: str, level: str = "INFO") -> None:
         """A line for the log; from WARNING on, a note of the job too."""

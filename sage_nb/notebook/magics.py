@@ -159,8 +159,6 @@ class SageMagics(Magics):
         except SageError as exc:
             raise UsageError(f"%sage_attach: {exc}") from None
         self._shown.replace(here, spare=job.uuid)
-        while job.status in ENDED and not job._dispatcher.done.wait(0.2):
-            pass  # its results come in
         self._follow(job, here, args.output, submitted=False)
 
     def _server(self, word: str | None) -> JobManagerClient:

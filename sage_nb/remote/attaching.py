@@ -21,6 +21,7 @@ from sage_nb.remote.address import address_of
 from sage_nb.remote.client import call, connection_to
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.portal import portal, run_on
+from sage_nb.remote.protocol import Declared
 from sage_nb.remote.run import RemoteRun
 
 __all__ = ["attach", "attach_async", "attach_to", "handle_of", "handles", "info_of", "make_handle"]
@@ -72,6 +73,7 @@ async def attach_async(
         job = make_handle(connection, info_of(status), picture, ends_with_its_waiter=False, context=context)
         assert isinstance(job._dispatcher, RemoteRun)
         job._dispatcher.begin(results=results)
+        await job._dispatcher.has_past.wait()
         return job
 
     if asyncio.get_running_loop() is loop:
@@ -85,10 +87,13 @@ def make_handle(
     picture: JobSnapshot,
     *,
     ends_with_its_waiter: bool,
+    declared: Declared | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Job:
     """A handle that hears nothing yet."""
-    run = RemoteRun(connection, info, picture, ends_with_its_waiter=ends_with_its_waiter, thread_context=context)
+    run = RemoteRun(
+        connection, info, picture, ends_with_its_waiter=ends_with_its_waiter, declared=declared, thread_context=context
+    )
     job = Job(info, run, run)
     run.belongs_to(job)
     _handles[info.uuid] = job

@@ -8,6 +8,7 @@ subscription goes on after the last record that it got.
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 import uuid as uuids
@@ -19,6 +20,7 @@ import msgspec
 
 from sage_nb import errors
 from sage_nb.engine.buffers import Buffer, size_of
+from sage_nb.engine.failure import headline
 from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
 from sage_nb.remote.address import Address
 from sage_nb.remote.portal import portal
@@ -36,6 +38,7 @@ _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
 _TAKEN_EVERY = 256 * 1024
 _TAKEN_WITHIN = 0.1
 _PIECE = 1 << 20
+_LOG = logging.getLogger("sage_nb.client")
 _SUB = struct.Struct("<I")
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
 
@@ -55,17 +58,24 @@ class Subscriber(Protocol):
     def lost(self, why: str) -> None:
         """There is no connection; it is tried again."""
 
+    def caught_up(self) -> None:
+        """All that was there at the beginning has come."""
+
     def gone(self, error: SageError) -> None:
         """Nothing more will come."""
 
 
 class _Subscription:
-    def __init__(self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool) -> None:
+    def __init__(
+        self, number: int, uuid: str, subscriber: Subscriber, after: int, results: bool, at_once: bool
+    ) -> None:
         self.number = number
         self.uuid = uuid
         self.subscriber = subscriber
         self.last = after
         self.results = results
+        self.at_once = at_once
+        """Whether a record is taken when it has come; else its subscriber says when."""
         self.untold = 0
         self.told = 0
         self.timer: asyncio.TimerHandle | None = None
@@ -197,17 +207,21 @@ class Connection:
             self._feed.cancel()
             await asyncio.gather(self._feed, return_exceptions=True)
             self._feed = None
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-        portal.leave(self)
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        if self._session is None and not self._requests:
+            portal.leave(self)
 
     # Watching
 
-    def watch(self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True) -> int:
-        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number."""
+    def watch(
+        self, uuid: str, subscriber: Subscriber, *, after: int = 0, results: bool = True, at_once: bool = True
+    ) -> int:
+        """Have `subscriber` told of a job, from the record after `after` on; the subscription's number. Unless
+        `at_once`, the server sends 8 MB and waits until `taken` says how far the subscriber is."""
         self._numbers += 1
-        one = _Subscription(self._numbers, uuid, subscriber, after, results)
+        one = _Subscription(self._numbers, uuid, subscriber, after, results, at_once)
         self._subscriptions[one.number] = one
         if self._feed is None or self._feed.done():
             self._feed = asyncio.get_running_loop().create_task(self._live())
@@ -236,6 +250,9 @@ class Connection:
                 return
             except (*_LOST, aiohttp.ClientError, ServerError) as exc:
                 why = str(exc) or type(exc).__name__
+            except Exception as exc:  # noqa: BLE001 - whatever it is, those who watch must not wait for nothing
+                _LOG.error("the connection to %s failed", self.address, exc_info=exc)
+                why = headline(exc)
             self._socket = None
             now = time.monotonic()
             lost_at = lost_at or now
@@ -298,11 +315,19 @@ class Connection:
         for kind, record, head, body in records_in(memoryview(data)[_SUB.size :]):
             if record and record <= one.last:
                 continue
-            waits = one.subscriber.record(kind, record, head, body)
-            if waits is not None:
-                await waits
+            try:
+                waits = one.subscriber.record(kind, record, head, body)
+                if waits is not None:
+                    await waits
+            except Exception as exc:  # noqa: BLE001 - what one job's records do must not end the others'
+                _LOG.error("a record of job %s could not be taken in", one.uuid, exc_info=exc)
+                self._drop(one)
+                one.subscriber.gone(ProtocolError(f"what the server sent could not be taken in: {headline(exc)}"))
+                return
             if record:
                 one.last = record
+        if not one.at_once:
+            return
         one.untold += len(data)
         if one.untold >= _TAKEN_EVERY:
             self._taken(one)
@@ -314,8 +339,12 @@ class Connection:
             one.timer.cancel()
             one.timer = None
         one.untold, one.told = 0, one.last
-        if self._socket is not None and one.number in self._subscriptions:
-            self._tell(self._socket, {"op": "taken", "sub": one.number, "number": one.last})
+        self.taken(one.number, one.last)
+
+    def taken(self, number: int, record: int) -> None:
+        """The subscriber has all records up to `record` for good."""
+        if self._socket is not None and number in self._subscriptions:
+            self._tell(self._socket, {"op": "taken", "sub": number, "number": record})
 
     def _tell(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
         async def send() -> None:
@@ -333,6 +362,8 @@ class Connection:
         op = message["op"]
         if op == "watching":
             one.subscriber.watching(message["first"], message["last"])
+        elif op == "caught_up":
+            one.subscriber.caught_up()
         elif op == "position":
             one.subscriber.queued(message["position"])
         elif op in ("gone", "error"):

@@ -90,12 +90,12 @@ class Core:
         for task in self._tasks:
             task.cancel()
         self.queue.clear()
-        running = list(self.running)
+        running = [job for job in self.jobs.values() if job.runner is not None]
         for job in running:
-            with contextlib.suppress(JobStateError):
+            if not job.clean.is_set():
                 job.stop(_CLOSE_GRACE / 2, "the JobManager server was stopped")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*(job.clean.wait() for job in running)), 3 * _CLOSE_GRACE)
+            await asyncio.wait_for(asyncio.gather(*(job.vacant.wait() for job in running)), 3 * _CLOSE_GRACE)
         await self.loop.run_in_executor(None, self.pool.close)
         for job in self.jobs.values():
             job.close()

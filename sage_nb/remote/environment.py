@@ -22,6 +22,7 @@ from sage_nb.remote.attaching import make_handle
 from sage_nb.remote.client import JobManagerClient, call
 from sage_nb.remote.connection import CLIENT
 from sage_nb.remote.payload import copied_containers, head_for, joined, make_payload
+from sage_nb.remote.protocol import Declared
 from sage_nb.remote.run import RemoteRun
 from sage_nb.remote.settings import machine
 
@@ -108,7 +109,10 @@ class RemoteEnvironment(SubmittingEnvironment):
         info = JobInfo(str(uuids.uuid4()), name, self.name, autostop=autostop)
         shown = picture(name, self._graph, plan, self.backend, uuid=info.uuid)
         connection = self._client._connection
-        job = make_handle(connection, info, shown, ends_with_its_waiter=True, context=thread_context())
+        declared = Declared.of(self._graph.operators, on_error)
+        job = make_handle(
+            connection, info, shown, ends_with_its_waiter=True, declared=declared, context=thread_context()
+        )
         run = job._dispatcher
         assert isinstance(run, RemoteRun)
         self._job = job

@@ -56,6 +56,9 @@ class HostedJob:
         self.watchers: set[Watcher] = set()
         self.ended = asyncio.Event()
         self.clean = asyncio.Event()
+        self.vacant = asyncio.Event()
+        """Set while no process runs the job."""
+        self.vacant.set()
         self.on_change: Callable[[HostedJob], None] = lambda job: None
         """Called with every change of its record."""
         self._spool: Spool | None = None
@@ -232,6 +235,7 @@ class HostedJob:
     def run_on(self, runner: Runner) -> None:
         """The runner has been given the job."""
         self.runner = runner
+        self.vacant.clear()
         self.entry.runner = runner.key
         self._tell_watched()
 
@@ -266,6 +270,8 @@ class HostedJob:
     async def order(self, kind: Order) -> None:
         """Have the runner pause or resume. Raises `JobStateError`."""
         runner = self._running()
+        if self.entry.status in ENDED:
+            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status} already")
         self._orders += 1
         number = self._orders
         future = self._answers[number] = self.loop.create_future()
@@ -303,7 +309,7 @@ class HostedJob:
 
     def _running(self) -> Runner:
         if self.runner is None:
-            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status}")
+            raise JobStateError(f"job {self.entry.name!r} is {self.entry.status}; it does not run")
         return self.runner
 
     def _tell_watched(self) -> None:
@@ -353,9 +359,10 @@ class HostedJob:
         """The runner's process has ended: if it has not said how the job did, this is how."""
         self.runner = None
         self.entry.runner = None
+        self.vacant.set()
         for future in self._answers.values():
             if not future.done():
-                future.set_result(("JobStateError", f"job {self.entry.name!r} has ended"))
+                future.set_result(("JobStateError", f"job {self.entry.name!r} has ended meanwhile"))
         self._answers.clear()
         if self.entry.status not in ENDED:
             if self._stop_why is not None:

@@ -20,16 +20,18 @@ import msgspec
 
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
-from sage_nb.engine.failure import explain, safe_repr, safe_str, safe_text
+from sage_nb.engine.failure import Failure, explain, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.frames import Connection
 from sage_nb.engine.letters import DeadLetter
 from sage_nb.engine.results import Result, Results
 from sage_nb.engine.shipping import RECEIVED, dumps_items
 from sage_nb.engine.travelled import dumps_exception
 from sage_nb.errors import ShippingError
+from sage_nb.jobs.describe import error_view
+from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.pipeline.graph import Operator
 from sage_nb.remote import protocol
-from sage_nb.remote.protocol import Kind, pack_buffers
+from sage_nb.remote.protocol import Kind, pack_buffers, result_of
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -121,8 +123,9 @@ class Outbox:
         self.idle = False
         """Whether the thread waits for an item."""
         self.watched = False
-        self._broken = False
-        """Whether an item could not travel, so that none behind it is sent."""
+        self._undescribed = False
+        self._failure: Failure | None = None
+        """Of an item that could not travel, so that none behind it is sent. The job may have ended before."""
         self.held = False
         """Whether the server has no room for results before somebody reads them."""
         self.gone = False
@@ -216,12 +219,7 @@ class Outbox:
         """Tell of `job` from now on."""
         self._job, self._run = job, run
         self._thread = threading.Thread(target=self._live, name="sage_nb outbox", daemon=True)
-        declared = protocol.Declared(
-            [_described(op) for op in run.operators if op.kind in ("collect", "show")],
-            [op.name for op in run.operators],
-            list(run.dead_letters),
-        )
-        self._words.append((Kind.DECLARED, declared, []))
+        self._words.append((Kind.DECLARED, protocol.Declared.of(run.operators, run.on_error), []))
         self._thread.start()
 
     def join(self) -> None:
@@ -236,8 +234,12 @@ class Outbox:
                 self._turn()
                 self._wait()
             self._finish()
-        except (BrokenPipeError, OSError):
+        except OSError:
             self.lose()
+        except Exception as exc:  # noqa: BLE001 - a job whose end nobody hears of would be waited for for ever
+            self._run.fail(explain(exc, "sage_nb itself; please report this"))
+            self._run.done.wait()
+            self._send_end(None)
 
     def _wait(self) -> None:
         """Until something has to be sent; what need not be sent at once is sent within 20 ms."""
@@ -279,7 +281,7 @@ class Outbox:
                     outlet.begin_anew()
                 self._shows = {name: [] for name in self._shows}
                 self._letters.clear()
-                self._broken = False
+                self._failure = None
             self._send(kind, head, body)
 
     def _send_items(self, outlet: Outlet) -> None:
@@ -311,7 +313,7 @@ class Outbox:
         """Send items, and give their size in bytes. Where one of them cannot travel, those before it are sent, and the
         job fails on it."""
         assert self._run is not None
-        if self._broken:
+        if self._failure is not None:
             return 0
         try:
             body = pack_buffers(dumps_items(items, RECEIVED))
@@ -329,10 +331,10 @@ class Outbox:
 
     def _cannot_travel(self, name: str, item: Any, exc: ShippingError) -> None:
         assert self._run is not None
-        self._broken = True
-        op = next(op for op in self._run.operators if op.kind in ("collect", "show") and _described(op)[0] == name)
+        op = next(op for op in self._run.operators if op.kind in ("collect", "show") and result_of(op)[0] == name)
         subject = f"operator {op.name!r} ({op.kind})"
-        self._run.fail(explain(exc, subject, operator=op.name, item=item, declared=op.site))
+        self._failure = explain(exc, subject, operator=op.name, item=item, declared=op.site)
+        self._run.fail(self._failure)
 
     def _send_output(self) -> None:
         with self._order:
@@ -383,8 +385,9 @@ class Outbox:
         self._send(Kind.LETTER, head, pack_buffers([*item, *error]))
 
     def _send_snapshot(self) -> None:
-        assert self._job is not None
-        now = self._job.snapshot()
+        now = self._described()
+        if now is None:
+            return
         if self.held:
             now = msgspec.structs.replace(now, waiting_for="a reader of its results: the server keeps no more of them")
         snapshot = _json(now)
@@ -392,11 +395,21 @@ class Outbox:
             self._last_snapshot = snapshot
             self._connection.send(Kind.SNAPSHOT, snapshot)
 
+    def _described(self) -> JobSnapshot | None:
+        """The job's description; None where it cannot be had, which its log says once."""
+        assert self._job is not None
+        try:
+            return self._job.snapshot()
+        except Exception as exc:  # noqa: BLE001 - what cannot be described runs all the same
+            if not self._undescribed:
+                self._undescribed = True
+                self._job._dispatcher.say(f"the job could not be described: {headline(exc)}", "ERROR")
+            return None
+
     def _finish(self) -> None:
         """The job has ended: everything that is left, then the end itself."""
-        run, job = self._run, self._job
+        run = self._run
         assert run is not None
-        assert job is not None
         run.join()
         while not self.gone:
             self._send_words()
@@ -411,20 +424,27 @@ class Outbox:
         self._send_letters()
         self._send_lines()
         self._send_notes()
-        error, body = run.error, []
-        if error is not None:
-            body = pack_buffers([bytes(one) for one in dumps_exception(error, RECEIVED)])
-        told = None if error is None else f"{type(error).__name__}: {safe_text(safe_str(error))}"
         clean = run.clean.is_set()
-        ended = protocol.Ended(run.status, run.ended or time.time(), clean, told, _json(job.snapshot()))
-        self._send(Kind.ENDED, ended, body)
+        self._send_end(self._described())
         if not clean:
             run.clean.wait()
             self._send_lines()
-            self._connection.send(Kind.SNAPSHOT, _json(job.snapshot()))
+            self._send_snapshot()
             self._send(Kind.CLEAN, None)
 
-
-def _described(op: Operator) -> tuple[str, str, int | None]:
-    """The name, kind and rows of a result."""
-    return (op.spec, "collect", None) if op.kind == "collect" else (op.spec[0], "show", op.spec[1])
+    def _send_end(self, described: JobSnapshot | None) -> None:
+        run = self._run
+        assert run is not None
+        error, status = run.error, run.status
+        if error is None and self._failure is not None:
+            error, status = self._failure.exception, "failed"
+            if described is not None:
+                changes = {"status": "failed", "error": error_view(self._failure)}
+                described = msgspec.structs.replace(described, **changes)
+        body: list[Buffer] = []
+        if error is not None:
+            body = pack_buffers([bytes(one) for one in dumps_exception(error, RECEIVED)])
+        told = None if error is None else f"{type(error).__name__}: {safe_text(safe_str(error))}"
+        snapshot = None if described is None else _json(described)
+        ended = protocol.Ended(status, run.ended or time.time(), run.clean.is_set(), told, snapshot)
+        self._send(Kind.ENDED, ended, body)

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
 import msgspec
 
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.errors import ProtocolError
+from sage_nb.pipeline.graph import Operator
 
 __all__ = [
     "CHUNK",
@@ -42,7 +43,9 @@ __all__ = [
     "python_version",
     "record",
     "records_in",
+    "result_of",
     "unpack_buffers",
+    "writable",
 ]
 
 PROTOCOL = 1
@@ -143,6 +146,21 @@ class Declared(Head, frozen=True):
     operators: list[str]
     keep_letters: list[str]
 
+    @classmethod
+    def of(cls, operators: Iterable[Operator], on_error: str) -> Declared:
+        """What a job of these operators will have."""
+        every = list(operators)
+        return cls(
+            [result_of(op) for op in every if op.kind in ("collect", "show")],
+            [op.name for op in every],
+            [op.name for op in every if (op.settings.on_error or on_error) == "dead_letter"],
+        )
+
+
+def result_of(op: Operator) -> tuple[str, str, int | None]:
+    """The name, kind and rows of what a `collect` or `show` gives."""
+    return (op.spec, "collect", None) if op.kind == "collect" else (op.spec[0], "show", op.spec[1])
+
 
 class Restarted(Head, frozen=True):
     """A new attempt begins; results and dead letters of the last one do not count."""
@@ -240,3 +258,8 @@ def unpack_buffers(body: memoryview) -> list[memoryview]:
     if at != len(body):
         raise ProtocolError("the body of a record is cut off")
     return found
+
+
+def writable(buffers: Sequence[memoryview]) -> list[Buffer]:
+    """The stream as it is; large arrays in memory of their own, that can be written to."""
+    return [buffers[0], *(bytearray(one) for one in buffers[1:])]

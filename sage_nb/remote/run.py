@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,9 +29,10 @@ from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
 from sage_nb.remote import protocol
 from sage_nb.remote.connection import Connection
+from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
 from sage_nb.remote.portal import portal, run_on, wait
-from sage_nb.remote.protocol import Kind, head_of, unpack_buffers
+from sage_nb.remote.protocol import Kind, head_of, unpack_buffers, writable
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -63,6 +64,7 @@ class RemoteRun:
         picture: JobSnapshot,
         *,
         ends_with_its_waiter: bool,
+        declared: protocol.Declared | None = None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.info = info
@@ -76,7 +78,8 @@ class RemoteRun:
         self.failure: Failure | None = None
         self.done = threading.Event()
         self.clean = threading.Event()
-        self.operators: tuple[Any, ...] = ()
+        self.has_past = asyncio.Event()
+        """Set, on the portal's loop, when all is here that there was at the beginning."""
         self._connection = connection
         self._picture = picture
         self._newest: bytes | None = None
@@ -90,6 +93,8 @@ class RemoteRun:
         self._position: int | None = None
         self._why_lost: str | None = None
         self._skipped: dict[str, int] = {}
+        if declared is not None:
+            self._declare(declared)
 
     def belongs_to(self, job: Job) -> None:
         """`job` is told of every change; one that was attached to, for as long as somebody holds its handle."""
@@ -126,6 +131,10 @@ class RemoteRun:
     def is_own_thread(self) -> bool:
         """Whether the caller runs where records are taken in, which must not wait for them."""
         return portal.is_own_thread()
+
+    def stream(self, name: str) -> AsyncIterator[list[Any]]:
+        """The items of a `collect` as they come, at the pace of the one who iterates."""
+        return Following(self._connection, self.info.uuid, name, self.done).chunks()
 
     def say(self, text: str, level: str = "INFO") -> None:
         """A line for this process's copy of the log."""
@@ -212,6 +221,9 @@ class RemoteRun:
         self._position = position
         self._tell()
 
+    def caught_up(self) -> None:
+        self.has_past.set()
+
     def lost(self, why: str) -> None:
         if self._why_lost is None:
             self.log.say("job", f"the connection to {self._connection.address} is lost: {why}; trying again", "WARNING")
@@ -288,7 +300,7 @@ class RemoteRun:
 
     def _take_items(self, head: protocol.Results, body: memoryview) -> Awaitable[None] | None:
         try:
-            items = loads_items(_writable(unpack_buffers(body)))
+            items = loads_items(writable(unpack_buffers(body)))
         except Exception as exc:  # noqa: BLE001 - the classes are the user's; with the job's code it may work
             if self._has_code:
                 self._cannot_read(f"items of {head.name!r}", exc)
@@ -338,10 +350,10 @@ class RemoteRun:
         if letters is None:
             return
         try:
-            item = head.text if head.item_buffers == 0 else loads_items(_writable(buffers[: head.item_buffers]))
+            item = head.text if head.item_buffers == 0 else loads_items(writable(buffers[: head.item_buffers]))
         except Exception as exc:  # noqa: BLE001 - the classes are the user's
             item = f"<it could not be put together here: {headline(exc)}>"
-        error = loads_exception(_writable(buffers[head.item_buffers :]))
+        error = loads_exception(writable(buffers[head.item_buffers :]))
         if not isinstance(error, Exception):
             error = RemoteError(type(error).__name__, str(error), remote_traceback(error))
         letters.add(DeadLetter(item, error, head.time))
@@ -365,7 +377,7 @@ class RemoteRun:
         self._tell()
 
     def _take_end(self, head: protocol.Ended, body: memoryview) -> Awaitable[None] | None:
-        error = loads_exception(_writable(unpack_buffers(body)))
+        error = loads_exception(writable(unpack_buffers(body)))
         if isinstance(error, RemoteError) and not self._has_code:
             return self._take_end_with_code(head, bytes(body))
         self._fail_with(error, head)
@@ -373,7 +385,7 @@ class RemoteRun:
 
     async def _take_end_with_code(self, head: protocol.Ended, body: bytes) -> None:
         await self._fetch_code()
-        self._fail_with(loads_exception(_writable(unpack_buffers(memoryview(body)))), head)
+        self._fail_with(loads_exception(writable(unpack_buffers(memoryview(body)))), head)
 
     def _fail_with(self, error: BaseException, head: protocol.Ended) -> None:
         if text := remote_traceback(error):
@@ -401,6 +413,7 @@ class RemoteRun:
             self.info.snapshot = self.snapshot()
             self.clean.set()
         self.done.set()
+        self.has_past.set()
         self._tell()
 
     def _tell(self) -> None:
@@ -422,8 +435,3 @@ class RemoteRun:
 def _before(jobs: int) -> str:
     """How many jobs come before one that waits."""
     return "it is the next" if not jobs else "1 job is before it" if jobs == 1 else f"{jobs:,} jobs are before it"
-
-
-def _writable(buffers: list[memoryview]) -> list[Any]:
-    """The stream as it is; large arrays in memory of their own, that can be written to."""
-    return [buffers[0], *(bytearray(one) for one in buffers[1:])]

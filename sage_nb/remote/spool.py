@@ -37,8 +37,10 @@ class _Segment:
 class Reader:
     """A place in a log. `taken` is the number of the last record that its owner has for good."""
 
-    def __init__(self, spool: Spool, after: int) -> None:
+    def __init__(self, spool: Spool, after: int, counts: bool) -> None:
         self._spool = spool
+        self.counts = counts
+        """Whether it is one that results are kept for."""
         self.next = after + 1
         self.taken = after
         self.at: tuple[_Segment, int] | None = None
@@ -102,9 +104,9 @@ class Spool:
                 self._trim()
             return number
 
-    def reader(self, after: int) -> Reader:
-        """A reader of what comes after record `after`."""
-        reader = Reader(self, min(max(after, self.first - 1), self.last))
+    def reader(self, after: int, *, counts: bool = True) -> Reader:
+        """A reader of what comes after record `after`; unless it `counts`, nothing is kept for it."""
+        reader = Reader(self, min(max(after, self.first - 1), self.last), counts)
         with self._lock:
             self._readers.add(reader)
         return reader
@@ -112,6 +114,8 @@ class Spool:
     def took(self, reader: Reader, number: int) -> bool:
         """A reader has everything up to `number`; whether there is room again that there was not."""
         with self._lock:
+            if not reader.counts:
+                return False
             reader.taken = max(reader.taken, min(number, self.last))
             self._was_read = max(self._was_read, reader.taken)
             was_full = self.size >= self._limit
@@ -194,7 +198,8 @@ class Spool:
         """Let go of the oldest segments, while there is too much, and they can go."""
         while len(self._segments) > 1 and self.size >= self._limit:
             oldest = self._segments[0]
-            wanted = any(reader.taken < oldest.last for reader in self._readers) or self._was_read < oldest.last
+            wanted = any(reader.counts and reader.taken < oldest.last for reader in self._readers)
+            wanted = wanted or self._was_read < oldest.last
             if wanted and oldest.results:
                 return
             self._remove(oldest)

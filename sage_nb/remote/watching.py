@@ -9,7 +9,7 @@ What it says is JSON text:
     {"op": "taken", "sub": 1, "number": 12}        {"op": "unwatch", "sub": 1}
 What it gets is, as binary messages, the number of the subscription (u32) and records; and as JSON text:
     {"op": "watching", "sub": 1, "job": uuid, "first": 1, "last": 12}   {"op": "position", "sub": 1, "position": 3}
-    {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
+    {"op": "caught_up", "sub": 1}       {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
 With `?format=json` all is text: records as {"op": "record", "sub": 1, "kind": "STATE", "number": 3, ...the head},
 snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; that is for a page.
 """
@@ -17,8 +17,10 @@ snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; th
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -32,6 +34,7 @@ from sage_nb.remote.spool import Reader
 
 __all__ = ["MESSAGE_LIMIT", "Watching"]
 
+_LOG = logging.getLogger("sage_nb.server")
 MESSAGE_LIMIT = 64 * 1024
 """Bytes that a watcher may say at once."""
 WINDOW = 8 << 20
@@ -58,12 +61,15 @@ class _Subscription:
     reader: Reader
     results: bool
     version: int = -1
+    caught_up: bool = False
+    """Whether it has had all that there was."""
     position: int | None = None
     sent: int = 0
     """The number of the last record that was sent."""
     under_way: int = 0
     """Bytes that were sent and not taken."""
-    sizes: list[tuple[int, int]] | None = None
+    sizes: deque[tuple[int, int]] = field(default_factory=deque)
+    """Of each message that was sent and not taken: the number of its last record, and its bytes."""
 
 
 class Watching:
@@ -81,6 +87,7 @@ class Watching:
     async def live(self) -> None:
         """Until the connection ends."""
         sending = asyncio.create_task(self._send())
+        sending.add_done_callback(self._sent)
         try:
             async for message in self._socket:
                 if message.type != WSMsgType.TEXT:
@@ -127,8 +134,7 @@ class Watching:
             await self._say({"op": "gone", "sub": said.sub, "error": {"type": type(exc).__name__, "text": str(exc)}})
             return
         spool = job.spool
-        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0)), said.results)
-        one.sizes = []
+        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0), counts=said.results), said.results)
         self._subscriptions[said.sub] = one
         self._of.setdefault(job, set()).add(one)
         await self._say({"op": "watching", "sub": said.sub, "job": job.uuid, "first": spool.first, "last": spool.last})
@@ -138,9 +144,8 @@ class Watching:
 
     def _taken(self, one: _Subscription, number: int) -> None:
         number = min(number, one.sent)
-        sizes = one.sizes or []
-        while sizes and sizes[0][0] <= number:
-            one.under_way -= sizes.pop(0)[1]
+        while one.sizes and one.sizes[0][0] <= number:
+            one.under_way -= one.sizes.popleft()[1]
         one.job.took(one.job.spool.took(one.reader, number))
         self._fresh[one] = None
         self._woken.set()
@@ -167,6 +172,15 @@ class Watching:
                 if one.number in self._subscriptions and await self._send_of(one):
                     self._fresh[one] = None
 
+    def _sent(self, sending: asyncio.Task[None]) -> None:
+        """Nothing more is sent: a watcher that hears nothing must not wait for ever."""
+        error = None if sending.cancelled() else sending.exception()
+        if error is None:
+            return
+        if not isinstance(error, ConnectionError):
+            _LOG.error("a watcher's connection is given up", exc_info=error)
+        asyncio.get_running_loop().create_task(self._socket.close(code=1011, message=b"the server failed"))
+
     async def _send_of(self, one: _Subscription) -> bool:
         """Send the next of one job; whether there is more."""
         if one.job.uuid not in self._core.jobs:
@@ -182,11 +196,14 @@ class Watching:
         if one.under_way < WINDOW and (found := one.reader.read()) is not None:
             data, last = found
             one.sent = last
-            if one.sizes is not None:
+            if one.results:
                 one.sizes.append((last, len(data)))
-            one.under_way += len(data)
+                one.under_way += len(data)
             await self._send_records(one, data)
             more = True
+        elif not one.caught_up and one.under_way < WINDOW:
+            one.caught_up = more = True
+            await self._say({"op": "caught_up", "sub": one.number})
         elif one.version != one.job.version and one.job.snapshot is not None:
             one.version = one.job.version
             await self._send_snapshot(one, one.job.snapshot)

@@ -7,14 +7,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sage_nb import LocalEnvironment
+from sage_nb import LocalEnvironment, RemoteEnvironment
+from tests.remote.support import shared_server
 
 __all__ = ["BACKENDS", "PARALLELISM", "runs"]
+
+
+def on_server(name: str) -> RemoteEnvironment:
+    """An environment that submits to the tests' own server."""
+    return RemoteEnvironment(name, port=shared_server().port)
+
 
 BACKENDS: dict[str, Callable[[str], Any]] = {
     "threads": LocalEnvironment,
     "processes": partial(LocalEnvironment, backend="processes"),
     "ray": partial(LocalEnvironment, backend="ray"),
+    "server": on_server,
 }
 """How to make an environment of a given name."""
 
@@ -33,6 +41,8 @@ def runs(backend: str, number: int) -> tuple[int, ...]:
     """
     if HOW_MANY == "all" or backend == "threads":
         return PARALLELISM
+    if backend == "server":  # where the stages run as with threads; what is looked at is the way there and back
+        return (2,)
     if backend == "ray":
         return () if number % 6 else PARALLELISM if number % 24 == 0 else (2,)
     return PARALLELISM[:-1] if HOW_MANY == "quick" and number % 4 else PARALLELISM

@@ -1,0 +1,287 @@
+"""Jobs on a server, as the one who submits them sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage_nb import (
+    BaseService,
+    JobManagerServer,
+    JobNotFoundError,
+    JobStateError,
+    JobTimeout,
+    RemoteEnvironment,
+    attach,
+    call_service,
+)
+from sage_nb.remote.attaching import snapshots
+from tests.support import LIMIT, until
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobManagerServer]:
+    state = tmp_path_factory.mktemp("state")
+    with JobManagerServer(port=0, warm=2, state=state, max_running=3, spool_limit=4) as one:
+        yield one
+
+
+@pytest.fixture
+def env(server: JobManagerServer) -> Iterator[RemoteEnvironment]:
+    with RemoteEnvironment("test", port=server.port) as one:
+        yield one
+
+
+class Noted(BaseService):
+    """A service that writes what happens to it into a file."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def setup(self) -> None:
+        self.note("setup")
+
+    def process(self, item: int) -> int:
+        return item * 10
+
+    def cleanup(self) -> None:
+        self.note("cleanup")
+
+    def note(self, what: str) -> None:
+        with open(self.file, "a") as out:
+            print(what, file=out)
+
+
+def wait_for_file(file: str) -> Iterator[int]:
+    """One item, then nothing until the file is there, then another."""
+    import os
+    import time
+
+    yield 1
+    while not os.path.exists(file):
+        time.sleep(0.005)
+    yield 2
+
+
+def numbers() -> Iterator[int]:
+    """0, 1, 2, ... 100 a second."""
+    import itertools
+    import time
+
+    for n in itertools.count():
+        time.sleep(0.01)
+        yield n
+
+
+def test_submit_with_autostop_returns_when_the_job_and_its_cleanup_are_done(
+    env: RemoteEnvironment, tmp_path: Path
+) -> None:
+    env.register_service("noted", Noted, str(tmp_path / "notes"))
+    env.from_batch(range(5)).map(lambda item: call_service("noted", item)).collect("out")
+    job = env.submit(autostop=True)
+    assert job.status == "completed"
+    assert job.results["out"] == [0, 10, 20, 30, 40]
+    assert (tmp_path / "notes").read_text().split() == ["setup", "cleanup"]
+    assert env.env_uuid == job.uuid
+    assert [op.items_in for op in job.progress.operators] == [0, 5, 5]
+
+
+def test_results_come_while_the_job_runs(env: RemoteEnvironment, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    env.from_batch(wait_for_file, str(gate)).collect("out")
+    job = env.submit()
+    until(lambda: list(job.results["out"]) == [1])
+    assert job.status == "running"
+    gate.touch()
+    assert job.wait(LIMIT).results["out"] == [1, 2]
+
+
+def test_a_failure_has_its_own_type_its_item_and_the_line(env: RemoteEnvironment) -> None:
+    env.from_batch([3, 2, 1, 0]).map(lambda item: 6 // item).collect("out")
+    with pytest.raises(ZeroDivisionError) as caught:
+        env.submit(autostop=True)
+    notes = "\n".join(caught.value.__notes__)
+    assert "test_jobs.py, line" in notes
+    assert "on the item 0" in notes
+    assert env.job is not None
+    assert env.job.status == "failed"
+    assert env.job.results["out"] == [2, 3, 6]
+    assert env.job.snapshot().error is not None
+
+
+def test_a_stop_ends_the_job_with_its_cleanup(env: RemoteEnvironment, tmp_path: Path) -> None:
+    env.register_service("noted", Noted, str(tmp_path / "notes"))
+    env.from_source(numbers).sink(lambda item: call_service("noted", item))
+    job = env.submit()
+    until(lambda: job.snapshot().items > 3)
+    assert job.stop().status == "stopped"
+    assert (tmp_path / "notes").read_text().split() == ["setup", "cleanup"]
+
+
+def test_a_paused_job_moves_no_item_until_it_is_resumed(env: RemoteEnvironment) -> None:
+    env.from_source(numbers).collect("out")
+    job = env.submit()
+    until(lambda: len(job.results["out"]) > 3)
+    job.pause()
+    until(lambda: job.status == "paused")
+    with pytest.raises(JobStateError, match="is paused"):
+        env.jobmanager.delete_job(job)
+    held = len(job.results["out"])
+    job.resume()
+    until(lambda: len(job.results["out"]) > held + 3)
+    job.stop()
+    with pytest.raises(JobStateError, match="stopped"):
+        job.pause()
+
+
+def test_a_time_limit_fails_the_job_with_job_timeout(env: RemoteEnvironment) -> None:
+    env.from_source(numbers).collect("out")
+    with pytest.raises(JobTimeout):
+        env.submit(autostop=True, timeout=0.3)
+
+
+def test_services_that_are_kept_run_until_the_job_is_stopped(env: RemoteEnvironment, tmp_path: Path) -> None:
+    env.register_service("noted", Noted, str(tmp_path / "notes"))
+    env.from_batch([1]).collect("out")
+    job = env.submit(wait=True, cleanup="never")
+    assert job.status == "completed"
+    assert (tmp_path / "notes").read_text().split() == ["setup"]
+    job.stop()
+    assert (tmp_path / "notes").read_text().split() == ["setup", "cleanup"]
+
+
+def test_a_job_that_begins_anew_gives_the_results_of_its_last_attempt(server: JobManagerServer, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+
+    def fails_once(item: int) -> int:
+        if item == 50 and not flag.exists():
+            flag.touch()
+            raise OSError("once")
+        return item
+
+    config = {"fault_tolerance": {"strategy": "fixed", "attempts": 2, "delay": 0.05}}
+    env = RemoteEnvironment("anew", config, port=server.port)
+    env.from_batch(range(100)).map(fails_once).collect("out")
+    job = env.submit(autostop=True)
+    assert job.results["out"] == list(range(100))
+    assert job.info.restart_count == 1
+
+
+def test_dead_letters_come_with_their_items_and_errors(env: RemoteEnvironment) -> None:
+    env.from_batch([1, 0, 2]).map(lambda item: 2 // item, name="halve", on_error="dead_letter").collect("out")
+    job = env.submit(autostop=True)
+    assert job.results["out"] == [2, 1]
+    (letter,) = job.dead_letters["halve"]
+    assert letter.item == 0
+    assert isinstance(letter.error, ZeroDivisionError)
+
+
+def test_what_is_printed_and_logged_comes_before_the_end(
+    env: RemoteEnvironment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env.from_batch([1, 2]).print("got")
+    job = env.submit(autostop=True)
+    assert capsys.readouterr().out.split("\n")[:2] == ["got 1", "got 2"]
+    assert job.status == "completed"
+
+
+def test_an_attached_handle_has_everything_from_the_start(server: JobManagerServer, env: RemoteEnvironment) -> None:
+    env.from_batch(range(100)).map(lambda item: item + 1).collect("out")
+    done = env.submit(autostop=True)
+    again = attach(done.uuid[:8], port=server.port)
+    assert again is not done
+    assert again.status == "completed"
+    assert again.results["out"] == list(range(1, 101))
+    assert again.snapshot() == done.snapshot()
+
+
+def test_an_attached_handle_follows_a_job_that_runs(
+    server: JobManagerServer, env: RemoteEnvironment, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    env.from_batch(wait_for_file, str(gate)).collect("out")
+    job = env.submit()
+    until(lambda: list(job.results["out"]) == [1])
+    other = attach(job, port=server.port)
+    assert other.results["out"] == [1]
+    gate.touch()
+    assert other.wait(LIMIT).results["out"] == [1, 2]
+
+
+def test_a_job_that_is_deleted_counts_as_ended_with_a_note(env: RemoteEnvironment) -> None:
+    env.from_source(numbers).collect("out")
+    job = env.submit()
+    until(lambda: len(job.results["out"]) > 3)
+    env.jobmanager.delete_job(job, force=True)
+    assert job.wait(LIMIT).status == "stopped"
+    with pytest.raises(JobNotFoundError):
+        env.jobmanager.get_job_status(job)
+
+
+def test_an_item_that_cannot_travel_fails_the_job_and_is_named(env: RemoteEnvironment) -> None:
+    def locks(item: int) -> Any:
+        return threading.Lock() if item == 3 else item
+
+    env.from_batch(range(5)).map(locks).collect("out")
+    with pytest.raises(TypeError, match="lock"):
+        env.submit(autostop=True)
+    assert env.job is not None
+    assert env.job.results["out"] == [0, 1, 2]
+
+
+def test_a_slow_loop_over_a_stream_holds_the_job_back_and_gets_every_item_once(server: JobManagerServer) -> None:
+    """Law 6: memory is bounded: back-pressure reaches the source."""
+    with RemoteEnvironment("fast", port=server.port) as env:
+        env.from_batch(range(3000)).map(lambda n: n.to_bytes(2, "big") * 5000).collect("out")
+        got: list[int] = []
+
+        async def read() -> None:
+            job = env.submit()
+            async for item in job.stream("out"):
+                got.append(int.from_bytes(item[:2], "big"))
+                if len(got) == 1:  # the log is full before the second item is asked for
+                    await asyncio.to_thread(until, lambda: held(env))
+                    assert env.jobmanager.get_job_status(job)["status"] == "running"
+                if len(got) == 3000:
+                    break
+
+        asyncio.run(read())
+        assert got == list(range(3000))
+
+
+def held(env: RemoteEnvironment) -> bool:
+    """Whether the job waits for a reader."""
+    assert env.job is not None
+    first = next(iter(snapshots(env.jobmanager.attach(env.job))))
+    return first.waiting_for is not None and "reader" in first.waiting_for
+
+
+def test_more_jobs_than_may_run_wait_in_line_and_say_where(server: JobManagerServer, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    envs = [RemoteEnvironment(f"job {n}", port=server.port) for n in range(5)]
+    for env in envs:
+        env.from_batch(wait_for_file, str(gate)).collect("out")
+    jobs = [env.submit() for env in envs]
+    until(lambda: [job.status for job in jobs] == ["running"] * 3 + ["queued"] * 2)
+    until(lambda: jobs[4].snapshot().waiting_for == "a runner: 1 jobs are before it")
+    assert envs[4].jobmanager.get_job_status(jobs[4])["position"] == 2
+    jobs[3].stop()
+    assert jobs[3].status == "stopped"
+    gate.touch()
+    for job in (*jobs[:3], jobs[4]):
+        assert job.wait(LIMIT).results["out"] == [1, 2]
+
+
+def test_a_job_can_be_awaited(env: RemoteEnvironment) -> None:
+    env.from_batch(range(3)).collect("out")
+
+    async def run() -> list[int]:
+        job = await env.submit_async()
+        return [item async for item in (await job).stream("out")]
+
+    assert asyncio.run(run()) == [0, 1, 2]
