@@ -224,12 +224,12 @@ class Dispatcher:
     def join(self) -> None:
         """After the end, wait for the last lines of the job's own threads; those given up are not waited for.
 
-        Nor is the one that concluded: it only keeps the record now.
+        Nor is the one that concluded: it only keeps the record now; nor the watch over a stop that came to its end
+        before its watch began.
         """
         for thread in list(self._threads):
-            if thread not in (*self._given_up, self._concluded_by, threading.current_thread()):
-                with suppress(RuntimeError):  # it has not begun: a stop that came with the end was about to start it
-                    thread.join(1.0)
+            if thread.is_alive() and thread not in (*self._given_up, self._concluded_by, threading.current_thread()):
+                thread.join(1.0)
 
     # Orders
 

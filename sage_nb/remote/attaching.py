@@ -41,13 +41,13 @@ def attach(job: Job | str, host: str | None = None, port: int | None = None, *, 
     return attach_to(connection_to(address_of(host, port, token)), str(job))
 
 
-def attach_to(connection: Connection, word: str) -> Job:
-    """Like `attach`, by a connection."""
+def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job:
+    """Like `attach`, by a connection; its items come only with `results`."""
     context = thread_context()
 
     async def work() -> Job:
         status = await connection.request("GET", f"/v1/jobs/{word}")
-        return await attach_async(connection, status, context=context)
+        return await attach_async(connection, status, results=results, context=context)
 
     return call(connection, work)
 

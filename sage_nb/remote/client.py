@@ -243,11 +243,11 @@ class JobManagerClient:
 
         return snapshots(self._call(begin))
 
-    def attach(self, job: Job | str) -> Job:
-        """A live handle on a job, with everything from its start that is still kept."""
+    def attach(self, job: Job | str, *, results: bool = True) -> Job:
+        """A live handle on a job, with everything from its start that is still kept; its items only with `results`."""
         from sage_nb.remote.attaching import attach_to
 
-        return attach_to(self._connection, str(job))
+        return attach_to(self._connection, str(job), results=results)
 
     def close(self) -> None:
         """Close the connections. They open again when they are needed."""

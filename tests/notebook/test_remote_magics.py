@@ -318,12 +318,14 @@ def test_classes_of_the_notebook_come_back_as_themselves(shared: Kernel) -> None
         ),
         ("%%sage_submit x --attached\nenv.from_batch([1]).print()", "--attached is for a job of a server"),
         (
-            "%%sage_submit x --remote server\nfile = open('log', 'w')\nenv.from_batch([1]).map(lambda x: file.name).print()",
+            "%%sage_submit x --remote server\nfile = open('log', 'w')\n"
+            "env.from_batch([1]).map(lambda x: file.name).print()",
             "operator 'map' .map. cannot run in another process: the global variable 'file' that <lambda> uses is an "
             "_io.TextIOWrapper",
         ),
         (
-            "%%sage_submit x --remote server\nlock = threading.Lock()\nenv.from_batch([1]).map(lambda x: lock.locked()).print()",
+            "%%sage_submit x --remote server\nlock = threading.Lock()\n"
+            "env.from_batch([1]).map(lambda x: lock.locked()).print()",
             "the global variable 'lock' that <lambda> uses is a _thread.lock",
         ),
         (
