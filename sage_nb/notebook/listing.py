@@ -12,7 +12,7 @@ from sage_nb.notebook.words import cell_width, duration, fit, plain
 __all__ = ["jobs_bundle"]
 
 _WIDTH = 80
-_NAME, _ERROR, _SHORT_ERROR = 24, 60, 12
+_NAME, _SHORT_NAME, _ERROR = 24, 12, 68
 
 
 def jobs_bundle(jobs: list[Found], why_not: str | None = None) -> dict[str, Any]:
@@ -47,17 +47,17 @@ def jobs_bundle(jobs: list[Found], why_not: str | None = None) -> dict[str, Any]
 
 
 def _lines(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(cell_width(row[n]) for row in [header, *rows]) for n in range(len(header) - 1)]
-    room = max(_WIDTH - sum(widths) - 2 * len(widths), _SHORT_ERROR)
-    return [
-        "  ".join(
-            [
-                *(cell + " " * (width - cell_width(cell)) for cell, width in zip(row, widths, strict=False)),
-                fit(row[-1], room),
-            ]
-        ).rstrip()
-        for row in [header, *rows]
-    ]
+    """The table in 80 columns, where the names can be cut for that; an error has a line of its own."""
+    name = header.index("name")
+    sizes = [max(cell_width(row[n]) for row in [header, *rows]) for n in range(len(header) - 1)]
+    sizes[name] = min(sizes[name], max(_SHORT_NAME, sizes[name] + _WIDTH - sum(sizes) - 2 * (len(sizes) - 1)))
+    lines = []
+    for row in [header, *rows]:
+        cells = (fit(cell, size) for cell, size in zip(row, sizes, strict=False))
+        lines.append("  ".join(cell + " " * (size - cell_width(cell)) for cell, size in zip(cells, sizes, strict=True)))
+        if row[-1] and row is not header:
+            lines.append(fit(f"{'':{sizes[0]}}  {row[-1]}", _WIDTH))
+    return [line.rstrip() for line in lines]
 
 
 def _row(job: Found, *, places: bool) -> tuple[str, ...]:

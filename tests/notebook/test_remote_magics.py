@@ -132,7 +132,7 @@ def test_an_unwatched_cell_waits_and_fails_where_the_job_fails(shared: Kernel) -
 
 def test_an_interrupt_of_a_cell_that_waits_stops_the_job(shared: Kernel) -> None:
     waiting = shared.start(ENDLESS.replace("-o job", "-o job --wait"))
-    shared.until(lambda: "► Running" in str(snapshots_of(shared, "endless")) or bool(waiting.displays))
+    shared.until(lambda: bool(waiting.displays))
     shared.interrupt()
     reply = shared.wait(waiting, 15)
     assert reply.error is not None
@@ -169,7 +169,7 @@ def test_connect_takes_a_token_from_a_file(shared: Kernel, server: Notice) -> No
     assert server.token is not None
     file = Path(shared.folder) / "token"
     file.write_text("wrong\n")
-    assert "does not accept" in usage_error(shared.run("%sage_connect server --token-file token")) or True
+    assert "token" in usage_error(shared.run("%sage_connect server --token-file token"))
     assert shared.run("%sage_connect").stdout.startswith("not connected")
     file.write_text(f"{server.token}\n")
     assert shared.run("%sage_connect server --token-file token").stdout.startswith("connected to")
@@ -185,11 +185,11 @@ def test_jobs_of_kernel_and_server_are_in_one_table_and_found_by_any_id(
 ) -> None:
     shared.run("%%sage_submit there --wait -o there --remote server\nenv.from_batch([1]).print()")
     shared.run("%%sage_submit here --wait -o here\nenv.from_batch([1]).print()")
-    elsewhere = client.submit_job(b"") if False else client.get_job_status(client.list_jobs()[-1]["uuid"])
+    elsewhere = client.list_jobs()[-1]
     shared.run("%sage_connect server")
     (table,) = shared.run("%sage_jobs").displays
     lines = table["text/plain"].splitlines()
-    assert lines[0].split() == ["id", "no.", "name", "state", "where", "began", "ran", "error"]
+    assert lines[0].split() == ["id", "no.", "name", "state", "where", "began", "ran"]
     assert re.search(r"^\w{8} +here +completed +the kernel +\d\d:", lines[1])
     assert re.search(rf"^\w{{8}} +{elsewhere['number']} +there +completed +{at(server)} +\d\d:", lines[2])
     assert all(len(line) <= 80 for line in lines)
@@ -245,9 +245,9 @@ def test_a_job_outlives_its_kernel_and_another_one_shows_it_from_its_start(
 
 def test_an_attaching_cell_that_runs_again_or_is_interrupted_leaves_the_job_alone(shared: Kernel) -> None:
     shared.run(ENDLESS, cell_id="submits")
-    before = len(shared.run("import gc; gc.collect(); job.uuid").messages)
     for _ in range(2):
         reply = shared.run("%sage_attach job server", cell_id="attaches")
+        assert WIDGET in reply.displays[0]
     waiting = shared.start("%sage_attach job server", cell_id="attaches", allow_stdin=False)
     shared.until(lambda: len(waiting.displays) + len(waiting.updates) > 1)
     shared.interrupt()
@@ -257,20 +257,22 @@ def test_an_attaching_cell_that_runs_again_or_is_interrupted_leaves_the_job_alon
     assert shared.run("job.status").result == "'running'"
     shared.run("%sage_attach job server", cell_id="submits")  # the cell that submitted it
     assert shared.run("job.status").result == "'running'"
-    assert before
-    assert WIDGET in reply.displays[0]
 
 
-def test_a_view_that_is_replaced_hears_nothing_more(shared: Kernel) -> None:
+WATCHED = """
+def watched():
+    from sage_nb.remote.client import _connections
+    return sum(len(one._subscriptions) for one in _connections.values())
+"""
+
+
+def test_a_view_that_is_replaced_is_told_nothing_more(shared: Kernel) -> None:
+    shared.run(WATCHED)
     shared.run(ENDLESS, cell_id="submits")
-    count = "from sage_nb.remote.attaching import handles; import gc; gc.collect(); len(handles())"
-    watching = "sum(len(c._subscriptions) for c in __import__('sage_nb').remote.client._connections.values())"
-    before = shared.run(f"{count}; {watching}").result
+    shared.until(lambda: shared.run("watched()").result == "1")
     for _ in range(3):
         shared.run("%sage_attach job server", cell_id="attaches")
-    shared.run("print()", cell_id="attaches")
-    after = int(shared.run(f"{count}; {watching}").result or 0)
-    assert after <= int(before or 0) + 1
+    shared.until(lambda: shared.run("watched()").result == "2")
 
 
 def test_a_job_that_has_ended_is_shown_with_all_it_printed_and_gave(shared: Kernel, server: Notice) -> None:
@@ -374,9 +376,11 @@ def test_a_server_is_started_told_of_and_stopped_from_a_cell(kernel: Start, home
     assert "no JobManager server of yours" in usage_error(k.run(f"%sage_server stop --port {mine[2]}"))
 
 
-def test_while_the_server_is_gone_the_view_says_so_and_the_kernel_works_on(kernel: Start, home: dict[str, str]) -> None:
+def test_while_the_server_is_gone_the_view_says_so_and_the_kernel_works_on(
+    kernel: Start, home: dict[str, str], tmp_path: Path
+) -> None:
     """Clicks block nothing, and what could not be done is a note; the cell can run again elsewhere."""
-    mine = start_background(Settings(port=0))
+    mine = start_background(Settings(port=0, state=tmp_path / "state"))
     k = kernel(env=home)
     k.run(f"{PARTS}\nserver = '{at(mine)}'")
     reply = k.run(ENDLESS, cell_id="lost")
