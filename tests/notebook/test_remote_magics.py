@@ -292,11 +292,11 @@ def test_an_attached_job_is_owned_by_its_kernel(shared: Kernel, client: JobManag
 
 def test_a_job_that_waits_for_a_runner_says_how_many_come_before_it(shared: Kernel) -> None:
     for number in range(9):
-        reply = shared.run(ENDLESS.replace("endless", f"one{number}"))
+        shared.run(ENDLESS.replace("endless", f"one{number}").replace("-o job", f"-o job{number}"))
     for number, said in ((6, "it is the next"), (7, "1 job is before it"), (8, "2 jobs are before it")):
-        name, waits = f"one{number}", f"a runner: {said}"
-        shared.until(lambda name=name, waits=waits: waits in [s["waiting_for"] for s in snapshots_of(shared, name)])
-    assert WIDGET in reply.displays[0]
+        is_in(shared, "queued", f"job{number}")
+        (view,) = shared.run(f"%sage_job job{number}").displays
+        assert f"Waiting for a runner: {said}" in view["text/plain"]
 
 
 def test_classes_of_the_notebook_come_back_as_themselves(shared: Kernel) -> None:
