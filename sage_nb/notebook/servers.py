@@ -142,13 +142,13 @@ class ServerMagics(Magics):
         print(f"{found['host']}:{port} (process {found['pid']}), up {duration(found['uptime'])}: {_jobs(found)}")
 
 
-_NOWHERE = "not connected: %%sage_submit runs in the kernel; %sage_connect HOST:PORT connects to a server"
+_NOWHERE = "not connected; %sage_connect HOST:PORT has %%sage_submit run on a server"
 
 
 def _jobs(info: dict[str, Any]) -> str:
-    running = f"{info['running']} of at most {info['max_running']} jobs running"
-    queued = f", {info['queued']:,} queued" if info["queued"] else ""
-    return f"sage_nb {info['version']}, {running}{queued}, {named_count(info['known'], 'job')} known"
+    queued = f"{info['queued']:,} queued, " if info["queued"] else ""
+    running = f"{named_count(info['running'], 'job')} running"
+    return f"sage_nb {info['version']}, {running}, {queued}{info['known']:,} known"
 
 
 def _say_waiting(seconds: float) -> None:
