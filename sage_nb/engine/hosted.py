@@ -172,7 +172,7 @@ class HostedTask(Task):
         return f"the {self.stage.place}{number} of {op.kind} {op.name!r}"
 
     def _parts(self) -> dict[str, Any]:
-        return {f"operator {op.name!r} ({op.kind})": what_travels(op) for op in self.stage.operators}
+        return {f"operator {op.name!r} ({op.kind})": what_travels(op.spec) for op in self.stage.operators}
 
     def _order(self) -> dict[str, Any]:
         lanes = [] if self.inbox is None else self.inbox.lanes

@@ -22,8 +22,6 @@ from sage_nb.engine.failure import headline, safe_repr
 from sage_nb.engine.usermodules import is_users
 from sage_nb.errors import ShippingError
 from sage_nb.pipeline.checks import FunctionSpec
-from sage_nb.pipeline.graph import Operator
-from sage_nb.pipeline.sources import IterableSource, MadeSource
 from sage_nb.pipeline.windows import WindowSpec
 
 __all__ = ["captured_containers", "explain", "what_travels"]
@@ -39,21 +37,6 @@ def explain(obj: Any, parts: Mapping[str, Any], cause: BaseException) -> Shippin
         if not _travels(part):
             return _error(f"{name} cannot run in another process", part, cause)
     return _error("this cannot be sent to another process", obj, cause)
-
-
-def what_travels(op: Operator) -> Any:
-    """The user's own objects in what an operator was given, to look into where one of them cannot travel."""
-    spec = op.spec[0] if op.kind == "source" else op.spec
-    function = getattr(spec, "function", None) or spec
-    if isinstance(function, IterableSource):
-        return function.iterable
-    if isinstance(function, (FunctionSpec, MadeSource)):
-        if not function.args and not function.kw:
-            return function.target
-        return {"class": function.target, "arguments": function.args, "keywords": function.kw or {}}
-    if isinstance(spec, WindowSpec):
-        return {"event_time": spec.event_time, "aggregate": spec.aggregate, "value": spec.value}
-    return spec
 
 
 def _error(what: str, obj: Any, cause: BaseException) -> ShippingError:
@@ -170,6 +153,18 @@ def _of_instance(obj: Any) -> Iterator[tuple[str, Any]]:
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
             if hasattr(obj, name):
                 yield f"attribute {name!r}", getattr(obj, name)
+
+
+def what_travels(spec: Any) -> Any:
+    """The user's own objects in what an operator was given, to look into where one of them cannot travel."""
+    function = getattr(spec, "function", None) or spec
+    if isinstance(function, FunctionSpec):
+        if not function.is_class:
+            return function.target
+        return {"class": function.target, "arguments": function.args, "keywords": function.kw or {}}
+    if isinstance(spec, WindowSpec):
+        return {"event_time": spec.event_time, "aggregate": spec.aggregate, "value": spec.value}
+    return spec
 
 
 # ------------------------------------------------------------------------------------------------ captured containers

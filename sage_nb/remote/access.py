@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from jupyter_core.paths import jupyter_runtime_dir
 
+from sage_nb.remote.protocol import UNREADABLE
 from sage_nb.remote.settings import is_loopback
 
 __all__ = [
@@ -63,7 +64,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_token() -> str:
     """The token from `SAGE_NB_TOKEN`, or a new one."""
-    return os.environ.get(TOKEN_VARIABLE) or secrets.token_urlsafe(32)
+    return _token_from_environment() or secrets.token_urlsafe(32)
+
+
+def _token_from_environment() -> str:
+    return os.environ.get(TOKEN_VARIABLE, "").strip()  # from a file, it may have the line's end
 
 
 def notice_path(port: int) -> Path:
@@ -96,7 +101,7 @@ def read_notice(port: int) -> Notice | None:
             if os.fstat(file.fileno()).st_uid != os.getuid():
                 return None
             return msgspec.json.decode(file.read(), type=Notice)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -110,7 +115,7 @@ def remove_notice(port: int) -> None:
 
 def find_token(host: str, port: int) -> str | None:
     """The token for a server: from `SAGE_NB_TOKEN`, or of one on this machine from its file."""
-    if found := os.environ.get(TOKEN_VARIABLE):
+    if found := _token_from_environment():
         return found
     if not is_loopback(host):
         return None

@@ -18,7 +18,7 @@ from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import thread_context
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.remote.address import address_of
-from sage_nb.remote.client import call, connection_to
+from sage_nb.remote.client import call, connection_to, job_path
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.portal import portal, run_on
 from sage_nb.remote.protocol import Declared
@@ -46,7 +46,7 @@ def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job
     context = thread_context()
 
     async def work() -> Job:
-        status = await connection.request("GET", f"/v1/jobs/{word}")
+        status = await connection.request("GET", job_path(word))
         return await attach_async(connection, status, results=results, context=context)
 
     return call(connection, work)

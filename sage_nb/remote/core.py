@@ -13,19 +13,28 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.errors import JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.errors import (
+    ClusterError,
+    JobNotFoundError,
+    JobStateError,
+    SageError,
+    ServerBusyError,
+    ServerError,
+    WorkerError,
+)
+from sage_nb.remote.cluster import Cluster
 from sage_nb.remote.history import Entry, History
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.payload import PayloadHead
 from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
-from sage_nb.remote.runners import Pool, Runner, process_key
+from sage_nb.remote.runners import Pool, process_key
 from sage_nb.remote.settings import Settings, machine
 
 __all__ = ["Core"]
@@ -58,10 +67,11 @@ class Core:
         self._present: dict[str, int] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sage_nb history")
         self._history: History | None = None
-        self._lock: IO[str] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self.ray: dict[str, Any] | None = settings.ray
+        self._lock: int | None = None
+        """The file that says that the folder is in use."""
+        self._cluster = Cluster(settings.ray)
 
     # Life
 
@@ -69,25 +79,26 @@ class Core:
         """Take up what the last server left, and begin."""
         try:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _lock(self.state)
+            self._lock = _lock(self.state / "lock")
             (self.state / "jobs").mkdir(exist_ok=True)
         except OSError as exc:
-            if isinstance(exc, ServerError):
+            if isinstance(exc, SageError):
                 raise
-            raise ServerBusyError(f"the server cannot keep its things in {self.state}: {exc.strerror or exc}") from exc
+            raise ServerError(f"the folder {self.state} cannot be used: {exc}") from exc
         self._history = await self._write(lambda: History(self.state / "history.sqlite"))
         for leftover in self.state.glob("*.part"):
             leftover.unlink(missing_ok=True)
         for entry in await self._write(self._db.all):
             self._take_up(entry)
         self.pool.fill()
-        self._tasks = [self.loop.create_task(self._look_after_owners()), self.loop.create_task(self._tidy())]
+        self._later(self._look_after_owners())
+        self._later(self._tidy())
         self._advance()
 
     async def close(self) -> None:
         """Stop what runs, with its cleanup, and write it down."""
         self._closing = True
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         self.queue.clear()
         running = [job for job in self.jobs.values() if job.runner is not None]
@@ -97,13 +108,15 @@ class Core:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(job.vacant.wait() for job in running)), 3 * _CLOSE_GRACE)
         await self.loop.run_in_executor(None, self.pool.close)
+        await self.loop.run_in_executor(None, self._cluster.close)
         for job in self.jobs.values():
             job.close()
         if self._history is not None:
             await self._write(self._history.close)
         self._writer.shutdown()
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
+            self._lock = None
 
     def _take_up(self, entry: Entry) -> None:
         job = self._make(entry)
@@ -114,7 +127,7 @@ class Core:
             return
         orphan = entry.runner
         if orphan is not None and process_key(int(orphan.partition(":")[0])) == orphan:
-            self._tasks.append(self.loop.create_task(self._outlive(job, orphan)))
+            self._later(self._outlive(job, orphan))
         else:
             self._after_loss(job)
 
@@ -190,18 +203,36 @@ class Core:
         while self.queue and len(self.running) < self.settings.max_running and not self._closing:
             job = self.queue.pop(0)
             self.running.add(job)
-            self._run(job, self.pool.take())
+            if job.entry.backend == "ray":
+                self._later(self._run_on_ray(job))
+            else:
+                self._run(job, self.settings.ray)
         self.loop.call_soon(self.pool.fill)
 
-    def _run(self, job: HostedJob, runner: Runner) -> None:
-        entry = job.entry
+    async def _run_on_ray(self, job: HostedJob) -> None:
+        job.state("starting", why="Ray to start")
+        try:
+            ray = await self._cluster.settings()
+        except ClusterError as exc:
+            job.conclude("failed", exc)
+            return
+        if not job.ended.is_set():
+            self._run(job, ray)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run(self, job: HostedJob, ray: dict[str, Any] | None) -> None:
+        entry, runner = job.entry, self.pool.take()
         here = entry.machine == machine()
         order = Run(
             uuid=entry.uuid,
             payload=str(job.payload),
             folder=entry.folder if here and entry.folder else None,
             backend=self.settings.backend,
-            ray=self.ray,
+            ray=ray,
             memory_limit=self.settings.bytes_of("memory_limit"),
         )
         entry.status = "starting"
@@ -271,6 +302,8 @@ class Core:
             job.conclude("stopped")
         elif job.runner is not None:
             job.stop(grace, why)
+        elif job in self.running:
+            job.conclude("stopped")  # it waits for Ray
         if wait:
             await job.clean.wait()
 
@@ -302,13 +335,16 @@ class Core:
         self._present[client] -= 1
         if not self._present[client]:
             del self._present[client]
-            self._seen[client] = time.monotonic()
+            if any(job.entry.owner == client for job in [*self.queue, *self.running]):
+                self._seen[client] = time.monotonic()
 
     async def _look_after_owners(self) -> None:
         """Stop the jobs whose owners have been gone for too long."""
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
+            owned = {job.entry.owner for job in [*self.queue, *self.running]}
+            self._seen = {owner: when for owner, when in self._seen.items() if owner in owned}
             for job in [*self.queue, *self.running]:
                 owner = job.entry.owner
                 if owner is None or owner in self._present:
@@ -357,22 +393,16 @@ class Core:
             self.history_error = str(exc)
 
 
-def _lock(state: Path) -> IO[str]:
-    """A file that is held as long as the server lives: another one would take its jobs for left over, and end them."""
-    file = open(state / "lock", "a+")  # noqa: SIM115 - it stays open
+def _lock(path: Path) -> int:
+    """Take a folder for this server alone. Raises `ServerBusyError`."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        pid = file.read().strip()
-        file.close()
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        if not isinstance(exc, BlockingIOError):
+            raise
         raise ServerBusyError(
-            f"another JobManager server keeps its things in {state} (process {pid}); stop it, or use another folder"
-        ) from None
-    except BaseException:
-        file.close()
-        raise
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+            f"another JobManager server keeps its jobs in {path.parent}; end that one, or use another folder"
+        ) from exc
+    return fd

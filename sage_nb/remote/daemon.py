@@ -53,7 +53,8 @@ def start_background(
     """
     settings.checked()
     started = as_started(settings, token_file, log_level, folder or os.getcwd(), foreground=False)
-    token = settings.token or (read_token(token_file) if token_file else os.environ.get(TOKEN_VARIABLE))
+    inherited = os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    token = settings.token or (read_token(token_file) if token_file else inherited)
     with tempfile.TemporaryFile() as printed:
         hear, say = os.pipe()
         with open(hear, "rb") as hearing:

@@ -74,7 +74,7 @@ def serve_foreground(
     `sys.stderr`. `SAGE_NB_TOKEN` is taken out of the environment, so that no job inherits it."""
     from sage_nb.remote.server import serve
 
-    inherited = os.environ.pop(TOKEN_VARIABLE, None)
+    inherited = os.environ.pop(TOKEN_VARIABLE, "").strip() or None
     token = settings.token or (read_token(token_file) if token_file else inherited)
     logging.basicConfig(level=log_level, format=_FORMAT)
     started = as_started(settings.checked(), token_file, log_level, os.getcwd(), foreground=True)
@@ -108,7 +108,7 @@ def _with_state(settings: Settings, stack: contextlib.ExitStack) -> Settings:
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
-        raise ServerBusyError(f"the server cannot keep its things in {state}: {exc.strerror or exc}") from exc
+        raise ServerError(f"the folder {state} cannot be used: {exc}") from exc
     return dataclasses.replace(settings, state=state)
 
 

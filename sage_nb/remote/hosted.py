@@ -21,7 +21,7 @@ import msgspec
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.frames import Frame
 from sage_nb.engine.travelled import dumps_exception
-from sage_nb.errors import JobStateError, SageError, WorkerError
+from sage_nb.errors import JobNotFoundError, JobStateError, SageError, WorkerError
 from sage_nb.remote import protocol
 from sage_nb.remote.history import Entry
 from sage_nb.remote.protocol import Kind, Order, pack_buffers
@@ -62,6 +62,8 @@ class HostedJob:
         self.on_change: Callable[[HostedJob], None] = lambda job: None
         """Called with every change of its record."""
         self._spool: Spool | None = None
+        self._opening = threading.Lock()
+        self._deleted = False
         self._spool_limit = spool_limit
         self._told = False
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -86,11 +88,14 @@ class HostedJob:
 
     @property
     def spool(self) -> Spool:
-        """The job's log; opened when it is first wanted. Any thread."""
-        if self._spool is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._spool = Spool(self.folder, self._spool_limit)
-        return self._spool
+        """The job's log; opened when it is first wanted. Any thread. Raises `JobNotFoundError` of a deleted job."""
+        with self._opening:
+            if self._deleted:
+                raise JobNotFoundError(f"job {self.entry.name!r} was deleted")
+            if self._spool is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._spool = Spool(self.folder, self._spool_limit)
+            return self._spool
 
     def summary(self) -> dict[str, Any]:
         """What `list_jobs` gives of it."""
@@ -290,12 +295,15 @@ class HostedJob:
 
     def close(self) -> None:
         """Close its files."""
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+        with self._opening:
+            if self._spool is not None:
+                self._spool.close()
+                self._spool = None
 
     def delete(self) -> None:
         """Delete its files."""
+        with self._opening:
+            self._deleted = True
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

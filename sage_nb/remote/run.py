@@ -32,7 +32,7 @@ from sage_nb.remote.connection import Connection
 from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
 from sage_nb.remote.portal import portal, run_on, wait
-from sage_nb.remote.protocol import Kind, head_of, unpack_buffers, writable
+from sage_nb.remote.protocol import Kind, head_of, python_version, unpack_buffers, writable
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -281,7 +281,8 @@ class RemoteRun:
     def _declare(self, head: protocol.Declared) -> None:
         results, letters = Results(), _Letters()
         for name, kind, rows in head.results:
-            results[name] = self.results.get(name) or Result(name, kind, rows)
+            known = self.results.get(name)  # somebody may hold it already
+            results[name] = Result(name, kind, rows) if known is None else known
         for name in head.keep_letters:
             letters[name] = Letters()
         letters.names = frozenset(head.operators)
@@ -333,6 +334,8 @@ class RemoteRun:
             data = memoryview(await self._connection.fetch(f"/v1/jobs/{self.info.uuid}/payload"))
             found = read_head(data)
             if found is not None:
+                if found[0].python != python_version():
+                    raise ShippingError(f"Python {found[0].python} made it, and this is Python {python_version()}")
                 loads(unpack_buffers(data[found[1] :]))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
             self.log.say("job", f"the job's code could not be had: {headline(exc)}", "WARNING")

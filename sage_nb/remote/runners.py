@@ -18,8 +18,10 @@ from typing import Any, Protocol
 import msgspec
 
 from sage_nb.engine.child import Child, start
+from sage_nb.engine.failure import headline
 from sage_nb.engine.frames import Frame
 from sage_nb.errors import WorkerError
+from sage_nb.remote.access import TOKEN_VARIABLE
 from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
 
@@ -128,7 +130,7 @@ class Runner:
 
     def _live(self) -> None:
         try:
-            child = start(_ENTRY, name="the runner", on_output=self._print)
+            child = start(_ENTRY, name="the runner", on_output=self._print, hidden=(TOKEN_VARIABLE,))
             self.key = process_key(child.pid)
             with self._lock:
                 self.child = child
@@ -145,6 +147,9 @@ class Runner:
             self._gone(exc)
         except OSError as exc:
             self._gone(WorkerError(f"a runner process could not be started, or spoken with: {exc}"))
+        except Exception as exc:  # noqa: BLE001 - what runs in it may have written anything to its pipe
+            _LOG.error("runner %d is ended", self.pid, exc_info=exc)
+            self._gone(WorkerError(f"its process said what the server does not understand: {headline(exc)}"))
 
     def _print(self, text: str) -> None:
         listener = self._listener

@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ from sage_nb.errors import ServerBusyError, ServerError
 from sage_nb.remote.access import Notice, Started, make_token, read_notice, remove_notice, write_notice
 from sage_nb.remote.app import make_app
 from sage_nb.remote.core import Core
+from sage_nb.remote.handler import Handler
 from sage_nb.remote.runners import process_key
 from sage_nb.remote.settings import DEFAULT_PORT, LOOPBACK, Settings, state_folder
 
@@ -126,6 +128,7 @@ class _Serving:
         self._core: Core | None = None
         self._runner: web.AppRunner | None = None
         self._listening: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def __aenter__(self) -> Self:
@@ -136,12 +139,15 @@ class _Serving:
             state = settings.state or (state_folder(self.port) if settings.port else self._temporary())
             self._core = core = Core(settings, Path(state), loop)
             await core.begin()
-            self._runner = web.AppRunner(make_app(core, self.token), access_log=None, shutdown_timeout=2.0)
+            self._runner = web.AppRunner(make_app(core, self.token), shutdown_timeout=2.0)
             await self._runner.setup()
+            manager = self._runner.server
+            assert manager is not None
             write_notice(self._notice(Path(state)))
             tls = _tls(settings)
             for one in self._listening:
-                await web.SockSite(self._runner, one, ssl_context=tls, backlog=_BACKLOG).start()
+                made = partial(Handler, manager, loop=loop)
+                self._servers.append(await loop.create_server(made, sock=one, ssl=tls, backlog=_BACKLOG))
         except BaseException:
             await self._close()
             raise
@@ -154,6 +160,8 @@ class _Serving:
     async def _close(self) -> None:
         if self._core is not None:
             await self._core.close()
+        for server in self._servers:
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
         remove_notice(self.port)  # last: until here clients fetch what is left, and need its token

@@ -125,14 +125,14 @@ class Spool:
 
     def read(self, reader: Reader) -> tuple[bytes, int] | None:
         with self._lock:
-            if reader.next > self.last:
+            if reader.next > self.last or not self._segments:
                 return None
             segment, offset = self._find(reader)
             data = os.pread(segment.fd, min(CHUNK, segment.size - offset), offset)
             end, last = _whole(data)
             if not end:
                 (size,) = (RECORD.unpack_from(data)[0] + 4,)
-                data, end = os.pread(segment.fd, size, offset), size
+                data, end = _pread(segment.fd, size, offset), size
                 last = RECORD.unpack_from(data)[2]
             reader.next = last + 1
             reader.at = (segment, offset + end)
@@ -140,30 +140,26 @@ class Spool:
 
     def backwards(self, kind: int) -> Iterator[bytes]:
         """The heads of the records of a kind, the newest first."""
-        with self._lock:
-            segments = [*self._segments]
-        for segment in reversed(segments):
-            places = []
-            at = 0
-            while at < segment.size and segment.fd >= 0:
-                size, found, _, head = RECORD.unpack(os.pread(segment.fd, RECORD.size, at))
-                if found == kind:
-                    places.append((at + RECORD.size, head))
-                at += 4 + size
-            for at, head in reversed(places):
-                yield os.pread(segment.fd, head, at)
+        with self._lock:  # others may remove segments meanwhile
+            segments = [(os.dup(one.fd), one.size) for one in self._segments]
+        try:
+            for fd, end in reversed(segments):
+                places = []
+                at = 0
+                while at < end:
+                    size, found, _, head = RECORD.unpack(os.pread(fd, RECORD.size, at))
+                    if found == kind:
+                        places.append((at + RECORD.size, head))
+                    at += 4 + size
+                for at, head in reversed(places):
+                    yield _pread(fd, head, at)
+        finally:
+            for fd, _ in segments:
+                os.close(fd)
 
     def drop(self, reader: Reader) -> None:
         with self._lock:
             self._readers.discard(reader)
-
-    def clear(self) -> None:
-        """Begin anew: forget all records; numbers go on."""
-        with self._lock:
-            while self._segments:
-                self._remove(self._segments[0])
-            for reader in self._readers:
-                reader.next = max(reader.next, self.last + 1)
 
     def close(self) -> None:
         """Close the files."""
@@ -219,7 +215,7 @@ class Spool:
             length = os.fstat(segment.fd).st_size
             while segment.size + RECORD.size <= length:
                 size, kind, number, _ = RECORD.unpack(os.pread(segment.fd, RECORD.size, segment.size))
-                if segment.size + 4 + size > length:
+                if segment.size + 4 + size > length or size < RECORD.size - 4 or number != segment.last + 1:
                     break
                 if not segment.index or segment.size - segment.index[-1][1] >= _INDEX_EVERY:
                     segment.index.append((number, segment.size))
@@ -241,6 +237,16 @@ def _whole(data: bytes) -> tuple[int, int]:
             break
         at, last = at + 4 + size, number
     return at, last
+
+
+def _pread(fd: int, size: int, offset: int) -> bytes:
+    """All `size` bytes: one call gives 2 GB at most."""
+    pieces = []
+    while size and (piece := os.pread(fd, size, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _write(fd: int, pieces: Sequence[Buffer]) -> None:
