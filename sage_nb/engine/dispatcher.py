@@ -22,7 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +58,7 @@ def _task(stage: Stage, index: int, attempt: Attempt) -> Task:
 
 
 Cleanup = Literal["always", "on_success", "never"]
+Order = Literal["stop", "pause", "resume"]
 ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
 # For the thread that started the services, so that it can stop them: some are bound to their thread.
@@ -358,6 +359,11 @@ class Dispatcher:
         self.log.say("job", text, level)
         if level != "INFO":
             self.notes.append(text)
+
+    def ask(self, order: Order) -> None:
+        """Like the order's own method; one that comes too late is no matter."""
+        with suppress(JobStateError):
+            {"stop": self.stop, "pause": self.pause, "resume": self.resume}[order]()
 
     # The worker
 
