@@ -17,7 +17,7 @@ BUILD := .build
 
 say = @printf '==> %s\n' '$(1)'
 
-.PHONY: help demo test lab bench bench-ray lint format lock clean
+.PHONY: help demo test lab bench bench-ray bench-server lint format lock clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -43,6 +43,9 @@ bench: $(READY) ## Measure sage_nb beside hand-written loops and other libraries
 
 bench-ray: $(READY) ## Measure sage_nb on Ray beside what is written with Ray by hand
 	@$(PYTHON) -m benchmarks --ray $(ARGS)
+
+bench-server: $(READY) ## Measure jobs on a JobManager server: latencies, throughput, memory
+	@$(PYTHON) -m benchmarks --server $(ARGS)
 
 lint: $(READY) ## Check style and types
 	$(call say,ruff check)

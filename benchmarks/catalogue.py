@@ -134,6 +134,31 @@ RAY_WORKS: Sequence[Work] = (
 )
 """Those on Ray."""
 
+SERVER_WORKS: Sequence[Work] = (
+    Work(
+        "S1  1-item job on a server, submit to return: median (95th percentile)",
+        (Row("S1", "sage_nb", Bound(40e-3, "value")),),
+        unit="ms",
+    ),
+    Work(
+        "S2  last item processed to return, with a service",
+        (Row("S2", "sage_nb", Bound(20e-3, "value")),),
+        unit="ms",
+    ),
+    Work(
+        "S3  item emitted on the server to item in the results",
+        (Row("S3", "sage_nb", Bound(5e-3, "value")),),
+        unit="ms",
+    ),
+    Work("S4  1 M ints collected from a server, submit to return", (Row("S4", "sage_nb", Bound(2.0, "value")),)),
+    Work(
+        "S5  resident memory of the server while 20 M items pass: largest change",
+        (Row("S5", "sage_nb", Bound(50, "value")),),
+        unit="MB",
+    ),
+)
+"""Those on a JobManager server."""
+
 
 def chosen(only: str | None, works: Sequence[Work] = WORKS) -> list[Work]:
     """The works whose rows' names begin with one of those in `only`, a list with commas. None stands for all.

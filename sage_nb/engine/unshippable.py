@@ -22,6 +22,7 @@ from sage_nb.engine.failure import headline, safe_repr
 from sage_nb.engine.usermodules import is_users
 from sage_nb.errors import ShippingError
 from sage_nb.pipeline.checks import FunctionSpec
+from sage_nb.pipeline.sources import IterableSource, MadeSource
 from sage_nb.pipeline.windows import WindowSpec
 
 __all__ = ["captured_containers", "explain", "what_travels"]
@@ -157,9 +158,13 @@ def _of_instance(obj: Any) -> Iterator[tuple[str, Any]]:
 
 def what_travels(spec: Any) -> Any:
     """The user's own objects in what an operator was given, to look into where one of them cannot travel."""
+    if isinstance(spec, tuple):
+        spec = spec[0]  # a source, beside its delay
+    if isinstance(spec, IterableSource):
+        return spec.iterable
     function = getattr(spec, "function", None) or spec
-    if isinstance(function, FunctionSpec):
-        if not function.is_class:
+    if isinstance(function, (FunctionSpec, MadeSource)):
+        if not function.args and not function.kw:
             return function.target
         return {"class": function.target, "arguments": function.args, "keywords": function.kw or {}}
     if isinstance(spec, WindowSpec):

@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from jupyter_core.paths import jupyter_runtime_dir
@@ -19,6 +20,7 @@ from sage_nb.remote.settings import is_loopback
 __all__ = [
     "TOKEN_VARIABLE",
     "Notice",
+    "Started",
     "find_token",
     "make_token",
     "notice_path",
@@ -28,6 +30,17 @@ __all__ = [
 ]
 
 TOKEN_VARIABLE = "SAGE_NB_TOKEN"
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server was started that is a process of its own, so that it can be started so again."""
+
+    settings: dict[str, Any]
+    """Those of `Settings` that are not the usual ones, without the token."""
+    token_file: str | None = None
+    log_level: str = "INFO"
+    folder: str = ""
+    foreground: bool = False
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +55,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     tls: bool = False
     version: str = ""
+    started: Started | None = None
+    """None of a server on a thread of another program, which signals to the process would end."""
+
+    def __repr__(self) -> str:  # no token: it would come into logs and tracebacks
+        return f"<Notice {self.host}:{self.port}: process {self.pid}>"
 
 
 def make_token() -> str:

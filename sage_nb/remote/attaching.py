@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from sage_nb.engine.dispatcher import ENDED
 from sage_nb.errors import SageError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
@@ -34,18 +35,19 @@ def attach(job: Job | str, host: str | None = None, port: int | None = None, *, 
 
     `job` is its uuid, its number, or a beginning of the uuid that no other has. The handle has everything from the
     job's start that the server still keeps: results, logs, dead letters. An interrupt of what waits for it leaves the
-    job alone. Raises `JobNotFoundError` and `ServerUnreachableError`.
+    job alone; a handle that nobody holds any more hears nothing more. Raises `JobNotFoundError` and
+    `ServerUnreachableError`.
     """
     return attach_to(connection_to(address_of(host, port, token)), str(job))
 
 
-def attach_to(connection: Connection, word: str) -> Job:
-    """Like `attach`, by a connection."""
+def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job:
+    """Like `attach`, by a connection; its items come only with `results`."""
     context = thread_context()
 
     async def work() -> Job:
         status = await connection.request("GET", job_path(word))
-        return await attach_async(connection, status, context=context)
+        return await attach_async(connection, status, results=results, context=context)
 
     return call(connection, work)
 
@@ -109,7 +111,10 @@ def handle_of(uuid: str) -> Job | None:
 
 
 def info_of(status: dict[str, Any]) -> JobInfo:
-    """The record of a job, from what the server says of it."""
+    """The record of a job, from what the server says of it: its status, or the summary of it."""
+    stopped = status.get("stop_time")
+    if stopped is None and status["status"] in ENDED and status["start_time"] is not None:
+        stopped = status["start_time"] + status["runtime"]
     return JobInfo(
         status["uuid"],
         status["name"],
@@ -117,7 +122,7 @@ def info_of(status: dict[str, Any]) -> JobInfo:
         status=status["status"],
         autostop=status["autostop"],
         start_time=status["start_time"],
-        stop_time=status.get("stop_time"),
+        stop_time=stopped,
         restart_count=status["restart_count"],
         last_update=status["last_update"],
         error=status["error"],

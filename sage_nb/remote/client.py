@@ -248,15 +248,15 @@ class JobManagerClient:
 
         return snapshots(self._call(begin))
 
-    def attach(self, job: Job | str) -> Job:
-        """A live handle on a job, with everything from its start that is still kept."""
+    def attach(self, job: Job | str, *, results: bool = True) -> Job:
+        """A live handle on a job, with everything from its start that is still kept; its items only with `results`."""
         from sage_nb.remote.attaching import attach_to
 
-        return attach_to(self._connection, str(job))
+        return attach_to(self._connection, str(job), results=results)
 
     def close(self) -> None:
-        """Close the connections. They open again when they are needed."""
-        self._call(self._connection.close)
+        """Close the connections, unless a handle on a job needs them. They open again when they are needed."""
+        self._call(self._connection.close_if_idle)
 
     def __enter__(self) -> Self:
         return self

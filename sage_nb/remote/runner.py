@@ -8,7 +8,6 @@ has the services cleaned up, and ends.
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import resource
 import signal
@@ -111,8 +110,9 @@ class _Runner:
             self._failed(exc)
 
     def _submit(self, order: Run) -> None:
-        with open(order.payload, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            data = memoryview(bytes(mapped))
+        data = memoryview(bytearray(os.path.getsize(order.payload)))  # arrays in it can be written to
+        with open(order.payload, "rb") as file:
+            file.readinto(data)
         found = read_head(data)
         assert found is not None
         head = found[0]
@@ -167,7 +167,7 @@ class _Runner:
         try:
             while True:
                 self._obey(*self._connection.receive())
-        except ConnectionClosed:
+        except (ConnectionClosed, OSError):
             self._outbox.lose()
             run = self._run
             if run is not None:

@@ -20,7 +20,7 @@ from aiohttp import web
 
 import sage_nb
 from sage_nb.errors import ServerBusyError, ServerError
-from sage_nb.remote.access import Notice, make_token, read_notice, remove_notice, write_notice
+from sage_nb.remote.access import Notice, Started, make_token, read_notice, remove_notice, write_notice
 from sage_nb.remote.app import make_app
 from sage_nb.remote.core import Core
 from sage_nb.remote.handler import Handler
@@ -119,9 +119,10 @@ class JobManagerServer:
 class _Serving:
     """A server, while it runs, on the event loop that runs it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, started: Started | None = None) -> None:
         self.settings = settings
         self.port = settings.port
+        self._started = started
         self.token = None if settings.no_token else settings.token or make_token()
         self._core: Core | None = None
         self._runner: web.AppRunner | None = None
@@ -156,13 +157,13 @@ class _Serving:
         await self._close()
 
     async def _close(self) -> None:
-        remove_notice(self.port)
         if self._core is not None:
             await self._core.close()
         for server in self._servers:
             server.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        remove_notice(self.port)  # last: until here clients fetch what is left, and need its token
         for one in self._listening:
             one.close()
         if self._folder is not None:
@@ -184,6 +185,7 @@ class _Serving:
             state=str(state),
             tls=self.settings.certfile is not None,
             version=sage_nb.__version__,
+            started=self._started,
         )
 
 
@@ -248,14 +250,15 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def serve(settings: Settings, on_ready: Any = lambda serving: None) -> None:
-    """Run a server in this process until SIGTERM or SIGINT. `on_ready` is called with it when it listens."""
+def serve(settings: Settings, on_ready: Any = lambda serving: None, *, started: Started | None = None) -> None:
+    """Run a server in this process until SIGTERM or SIGINT. `on_ready` is called with it when it listens. `started` is
+    what its notice says of how this process was started."""
 
     async def run() -> None:
         loop, halt = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, halt.set)
-        async with _Serving(settings) as serving:
+        async with _Serving(settings, started) as serving:
             on_ready(serving)
             await halt.wait()
             _LOG.info("sage_nb JobManager is stopping")

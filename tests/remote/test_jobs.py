@@ -91,11 +91,27 @@ def test_submit_with_autostop_returns_when_the_job_and_its_cleanup_are_done(
     assert [op.items_in for op in job.progress.operators] == [0, 5, 5]
 
 
+def test_arrays_can_be_written_to_there_and_here(env: RemoteEnvironment) -> None:
+    numpy = pytest.importorskip("numpy")
+    big = numpy.zeros(100_000)
+
+    def add_one(item: int) -> Any:
+        big[:] += item
+        return big.copy()
+
+    env.from_batch([1, 2]).map(add_one).collect("out")
+    out = env.submit(autostop=True).results["out"]
+    out[1][0] = 7.0
+    assert [array[1] for array in out] == [1.0, 3.0]
+    assert big[1] == 0.0
+
+
 def test_results_come_while_the_job_runs(env: RemoteEnvironment, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     env.from_batch(wait_for_file, str(gate)).collect("out")
     job = env.submit()
-    until(lambda: list(job.results["out"]) == [1])
+    out = job.results["out"]  # as early as that
+    until(lambda: list(out) == [1])
     assert job.status == "running"
     gate.touch()
     assert job.wait(LIMIT).results["out"] == [1, 2]
