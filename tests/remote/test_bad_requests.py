@@ -153,6 +153,14 @@ def test_what_is_no_http_is_answered_and_logged_without_what_it_said(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
+@pytest.mark.parametrize("path", [b"\xf0\x9f", b"v1/jobs/\xff\xfe", b"v1/jobs/%ff", b"v1/jobs/x?n=\xff"])
+def test_a_path_that_is_no_unicode_is_refused_like_any_other(unmoved: JobManagerServer, path: bytes) -> None:
+    head = b"GET /%s HTTP/1.1\r\nConnection: close\r\nAuthorization: Bearer %s\r\n\r\n"
+    answer = talk(unmoved, head % (path, str(unmoved.token).encode()))
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b'{"error":{' in answer
+
+
 CHUNKED = b"PUT /v1/jobs/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
