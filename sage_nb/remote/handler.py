@@ -44,7 +44,9 @@ class Handler(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to what cannot be read as a request, or could not be answered."""
-        if not isinstance(exc, HttpProcessingError):
+        if isinstance(exc, UnicodeEncodeError):  # aiohttp repeats an `Expect` that it does not know, whatever that is
+            status = 400
+        elif not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         _LOG.debug("%s sent what is no HTTP: %s", request.remote, type(exc).__name__)
         response = error_answer(ProtocolError(f"this is no HTTP: {type(exc).__name__}"), status)
