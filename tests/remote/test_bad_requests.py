@@ -153,12 +153,20 @@ def test_what_is_no_http_is_answered_and_logged_without_what_it_said(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
-@pytest.mark.parametrize("path", [b"\xf0\x9f", b"v1/jobs/\xff\xfe", b"v1/jobs/%ff", b"v1/jobs/x?n=\xff"])
-def test_a_path_that_is_no_unicode_is_refused_like_any_other(unmoved: JobManagerServer, path: bytes) -> None:
-    head = b"GET /%s HTTP/1.1\r\nConnection: close\r\nAuthorization: Bearer %s\r\n\r\n"
-    answer = talk(unmoved, head % (path, str(unmoved.token).encode()))
-    assert answer.startswith(b"HTTP/1.1 404 ")
-    assert b'{"error":{' in answer
+def test_a_path_that_is_no_unicode_is_refused_like_any_other(unmoved: JobManagerServer) -> None:
+    assert ask(unmoved, "GET", "/v1/jobs/%ff").error[0] == "JobNotFoundError"
+    assert ask(unmoved, "GET", "/%f0%9f").error[0] == "ProtocolError"
+    answer = ask(unmoved, "PATCH", "/v1/jobs/%f0")
+    assert (answer.status, answer.error[0]) == (405, "ProtocolError")
+
+
+@pytest.mark.parametrize("path", [b"health", b"v1/jobs", b"nothing"])
+def test_an_expectation_that_is_no_unicode_is_refused(
+    unmoved: JobManagerServer, path: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = talk(unmoved, b"GET /%s HTTP/1.1\r\nHost: x\r\nExpect: mi\xf0acles\r\nConnection: close\r\n\r\n" % path)
+    assert answer.split()[1] == b"400"
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
 CHUNKED = b"PUT /v1/jobs/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -281,7 +281,7 @@ def answer(reading: BufferedReader, method: str) -> tuple[int, bool]:
 @pytest.fixture
 def target(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Target]:
     """A server that runs one job at a time, and has one that does not end: what it takes by mistake, waits."""
-    with JobManagerServer(port=0, warm=0, max_running=1, payload_limit=1, state=tmp_path) as server:
+    with JobManagerServer(port=0, warm=0, max_running=1, payload_limit=8, state=tmp_path) as server:
         client = JobManagerClient(port=server.port)
         payload = pipeline(server)
         done = client.submit_job(payload, autostop=True)
