@@ -121,6 +121,10 @@ class Child:
         except ConnectionClosed:
             raise self._gone() from None
 
+    def is_there(self) -> bool:
+        """True: it is started with the object. An actor may have to wait."""
+        return True
+
     def ending(self) -> str | None:
         """How it ended, such as `was killed by signal 9 (SIGKILL)` or `ended with exit code 3`; None while it runs."""
         code = self._process.poll()

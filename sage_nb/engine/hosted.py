@@ -367,7 +367,15 @@ class HostedTask(Task):
 
     # From other threads
 
-    left_behind = "did not return; it was killed"
+    @property
+    def left_behind(self) -> str:
+        """What is said of it once it was given up."""
+        return "did not return; it was killed" if self._is_there() else "was not there yet; it is not waited for"
+
+    def _is_there(self) -> bool:
+        """Whether its process is: an actor may have to wait for its place."""
+        child = self._child
+        return child is None or child.is_there()
 
     def stop(self) -> None:
         self._send_state()
@@ -394,7 +402,7 @@ class HostedTask(Task):
         return False
 
     def waits_in_source(self) -> bool:
-        return self.inbox is None and self._where.index == 0
+        return (self.inbox is None and self._where.index == 0) or not (self.ready.is_set() or self._is_there())
 
     def where(self) -> str:
         text = self._subject()

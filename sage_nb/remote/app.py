@@ -28,7 +28,6 @@ from sage_nb.errors import (
     JobStateError,
     ProtocolError,
     SageError,
-    ServerBusyError,
     ServerError,
     ShippingError,
     SubmitError,
@@ -176,6 +175,7 @@ def _repeats() -> Any:
         key = request.headers.get("X-Request-Id")
         if key is None or request.method not in ("POST", "DELETE"):
             return await handler(request)
+        await request.read()  # one whose body is cut off is no command yet
         key = f"{request.method} {request.path} {key[:100]}"
         known = answers.get(key)
         if known is None:
@@ -267,7 +267,7 @@ async def _submit(request: web.Request) -> web.Response:
     except OSError as exc:
         if isinstance(exc, (SageError, ConnectionError)):
             raise
-        raise ServerBusyError(f"the server cannot keep the job: {exc}") from exc
+        raise core.no_room(exc) from exc
     finally:
         part.unlink(missing_ok=True)
     return json_answer(core.status(job), 201 if new else 200)

@@ -255,8 +255,8 @@ class JobManagerClient:
         return attach_to(self._connection, str(job), results=results)
 
     def close(self) -> None:
-        """Close the connections. They open again when they are needed."""
-        self._call(self._connection.close)
+        """Close the connections, unless a handle on a job needs them. They open again when they are needed."""
+        self._call(self._connection.close_if_idle)
 
     def __enter__(self) -> Self:
         return self

@@ -32,6 +32,7 @@ CLIENT = uuids.uuid4().hex
 """This process, as an owner of jobs."""
 PING = 20.0
 _TRY_FOR = 10.0
+_TRY_LOST_FOR = 2.0
 _IDLE = 10.0
 _CONNECT = 10.0
 _FIRST_DELAY, _LAST_DELAY = 0.05, 2.0
@@ -82,6 +83,13 @@ class _Subscription:
         self.untold = 0
         self.told = 0
         self.timer: asyncio.TimerHandle | None = None
+
+
+class _NewTokenError(ConnectionError):
+    """The server was restarted between the look for its token and the request, which has to be made again."""
+
+    def __str__(self) -> str:
+        return "the server was started again"
 
 
 class Connection:
@@ -151,7 +159,7 @@ class Connection:
         headers: dict[str, str] | None = None,
         patient: bool = False,
     ) -> bytes:
-        deadline = time.monotonic() + (_TRY_FOR if self._reached else 0.0)
+        began = time.monotonic()
         headers = {**(headers or {}), **({} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex})}
         delay = _FIRST_DELAY
         self._requests += 1
@@ -162,7 +170,7 @@ class Connection:
                 except _NOT_TRUSTED as exc:
                     raise self._not_trusted(exc) from exc
                 except _LOST as exc:
-                    if isinstance(exc, asyncio.TimeoutError) or time.monotonic() >= deadline:
+                    if isinstance(exc, asyncio.TimeoutError) or time.monotonic() - began >= self._try_for(exc):
                         raise self._unreachable(exc) from exc
                 except aiohttp.ClientError as exc:
                     raise _stranger(self.address, "it does not speak HTTP") from exc
@@ -172,10 +180,17 @@ class Connection:
             self._requests -= 1
             self._rest()
 
+    def _try_for(self, exc: BaseException) -> float:
+        """Seconds for which it is worth to try again. Where somebody listens, the request may have had its effect, and
+        only the answer be lost."""
+        if self._reached:
+            return _TRY_FOR
+        return 0.0 if isinstance(exc, aiohttp.ClientConnectorError) else _TRY_LOST_FOR
+
     async def _once(
         self, method: str, path: str, headers: dict[str, str], data: Any, query: Any, patient: bool
     ) -> bytes:
-        session = self._open()
+        session, known = self._open(), self.address.headers()
         if not self._reached:
             await self._meet(session)
         total = None if patient else self.address.request_timeout
@@ -184,12 +199,14 @@ class Connection:
             self.address.url + path,
             data=data,
             params=query,
-            headers={**self.address.headers(), **headers},
+            headers={**known, **headers},
             timeout=aiohttp.ClientTimeout(total=total, sock_connect=_CONNECT),
             allow_redirects=False,
         ) as response:
             body = await response.read()
             self._reached = True
+            if response.status == 401 and self.address.headers() != known:
+                raise _NewTokenError
             if response.status >= 300:
                 raise _error(response.status, body, self.address)
             return body
@@ -244,27 +261,30 @@ class Connection:
         if self._idle is not None:
             self._idle.cancel()
         loop = asyncio.get_running_loop()
-        self._idle = loop.call_later(_IDLE, lambda: loop.create_task(self._close_if_idle()))
+        self._idle = loop.call_later(_IDLE, lambda: loop.create_task(self.close_if_idle()))
 
-    async def _close_if_idle(self) -> None:
+    async def close_if_idle(self) -> None:
+        """Close everything where nobody needs it. It opens again when it is needed."""
         if not self._requests and not self._subscriptions:
             await self.close()
 
     async def close(self) -> None:
-        """Close everything. It opens again when it is needed."""
+        """Close everything; those who watch are told that nothing more will come."""
+        entered = portal.entered(self)
         if self._idle is not None:
             self._idle.cancel()
-        for one in list(self._subscriptions.values()):
-            self._drop(one)
-        if self._feed is not None:
-            self._feed.cancel()
-            await asyncio.gather(self._feed, return_exceptions=True)
-            self._feed = None
+        self._give_up(ServerUnreachableError(f"the connection to {self.address} was closed"))
+        # While it closes, others may open it again: what they open is another feed, and another session.
+        feed, self._feed = self._feed, None
         session, self._session = self._session, None
+        self._socket = None
+        if feed is not None:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
         if session is not None:
             await session.close()
         if self._session is None and not self._requests:
-            portal.leave(self)
+            portal.leave(self, entered)
 
     # Watching
 
@@ -321,12 +341,12 @@ class Connection:
             delay = min(2 * delay, _LAST_DELAY)
 
     async def _connected(self) -> None:
-        session = self._open()
+        session, known = self._open(), self.address.headers()
         try:
             socket = await session.ws_connect(
                 f"{self.address.url}/v1/watch",
                 params={"client": CLIENT},
-                headers=self.address.headers(),
+                headers=known,
                 heartbeat=PING,
                 max_msg_size=0,
                 compress=0,
@@ -334,6 +354,8 @@ class Connection:
             )
         except aiohttp.WSServerHandshakeError as exc:
             if exc.status in (401, 403):
+                if self.address.headers() != known:
+                    raise _NewTokenError from exc
                 raise AccessError(f"the server at {self.address} does not accept this token") from exc
             raise _stranger(self.address, f"it answers {exc.status}") from exc
         async with socket:
@@ -346,8 +368,6 @@ class Connection:
                     await self._records(socket, message.data)
                 elif message.type == aiohttp.WSMsgType.TEXT:
                     self._said(msgspec.json.decode(message.data))
-                if not self._subscriptions:
-                    return
 
     async def _ask(self, socket: aiohttp.ClientWebSocketResponse, one: _Subscription) -> None:
         one.untold = 0
@@ -436,7 +456,8 @@ class Connection:
 
 def _error(status: int, body: bytes, address: Address) -> SageError:
     try:
-        return _rebuilt(msgspec.json.decode(body)["error"])
+        told = msgspec.json.decode(body)["error"]
+        return ServerError(told) if isinstance(told, str) else _rebuilt(told)  # a text is that of `/health`
     except (*UNREADABLE, KeyError, TypeError, AttributeError):
         return _stranger(address, f"it answers {status}")
 

@@ -34,7 +34,7 @@ from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.payload import PayloadHead
 from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
-from sage_nb.remote.runners import Pool, process_key
+from sage_nb.remote.runners import Pool, Runner, process_key
 from sage_nb.remote.settings import Settings, machine
 
 __all__ = ["Core"]
@@ -61,12 +61,18 @@ class Core:
         self.began = time.time()
         self.finished = {"completed": 0, "failed": 0, "stopped": 0}
         self.history_error: str | None = None
-        """Why the history could not be written, the last time; None where it could."""
+        """Why a job, or the history, could not be written, the last time; None where it could."""
         self._seen: dict[str, float] = {}
         """When a client was last there, by the monotonic clock; infinite while it is."""
         self._present: dict[str, int] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sage_nb history")
         self._history: History | None = None
+        self._unsaved: dict[str, Entry] = {}
+        """Records that could not be written, and will be when there is room. The writer's own."""
+        self._taking: dict[str, asyncio.Task[HostedJob]] = {}
+        """Submissions that are being written down."""
+        self._begins: set[asyncio.Task[None]] = set()
+        """Jobs that are being given to runners."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._lock: int | None = None
@@ -93,6 +99,7 @@ class Core:
         self.pool.fill()
         self._later(self._look_after_owners())
         self._later(self._tidy())
+        self._later(self._look_for_room())
         self._advance()
 
     async def close(self) -> None:
@@ -119,9 +126,12 @@ class Core:
             self._lock = None
 
     def _take_up(self, entry: Entry) -> None:
-        job = self._make(entry)
+        job = self.jobs[entry.uuid] = self._host(entry)
         if entry.status in ENDED:
             return
+        if entry.status != "queued":
+            with contextlib.suppress(OSError):
+                job.recall_end()
         if entry.status == "queued" and entry.runner is None:
             self.queue.append(job)
             return
@@ -143,20 +153,33 @@ class Core:
         self._after_loss(job)
 
     def _after_loss(self, job: HostedJob) -> None:
-        if job.entry.begins_anew and job.payload.exists():
-            job.begin_anew("the JobManager server ended while the job ran; it begins anew, as fault_tolerance asks")
+        if job.stop_asked:
+            job.conclude("stopped")
+        elif job.ended.is_set() or not job.entry.begins_anew or not job.payload.exists():
+            job.conclude("failed", WorkerError("the JobManager server ended while the job ran; submit it again"))
+        else:
+            try:
+                job.begin_anew("the JobManager server ended while the job ran; it begins anew, as fault_tolerance asks")
+            except OSError as exc:
+                job.conclude("failed", WorkerError(f"the JobManager server ended while the job ran: {exc}"))
+                return
             self.queue.append(job)
             self._advance()
-        else:
-            job.conclude("failed", WorkerError("the JobManager server ended while the job ran; submit it again"))
 
     # Submitting
 
     async def submit(self, uuid: str, head: PayloadHead, payload: Path) -> tuple[HostedJob, bool]:
         """Take in a job whose payload is in a file; whether it is new. A repeat is the job that there is."""
-        known = self.jobs.get(uuid)
-        if known is not None:
-            return known, False
+        if uuid in self.jobs:
+            return self.jobs[uuid], False
+        taking, new = self._taking.get(uuid), False
+        if taking is None:
+            taking, new = self.loop.create_task(self._take_in(uuid, head, payload)), True
+            self._taking[uuid] = taking
+            taking.add_done_callback(lambda _: self._taking.pop(uuid, None))
+        return await asyncio.shield(taking), new
+
+    async def _take_in(self, uuid: str, head: PayloadHead, payload: Path) -> HostedJob:
         if self._closing:
             raise ServerError("the server is stopping; it takes no jobs any more")
         entry = Entry(
@@ -173,29 +196,26 @@ class Core:
             submitted=time.time(),
             last_update=time.time(),
         )
-        job = self._make(entry)
+        job = self._host(entry)
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             payload.replace(job.payload)
             await self._write(lambda: self._db.add(entry))
         except (OSError, ServerError) as exc:
-            del self.jobs[uuid]
             job.delete()
-            if isinstance(exc, ServerError):
-                raise
-            raise ServerBusyError(f"the server cannot keep the job: {exc}") from exc
+            raise exc if isinstance(exc, ServerError) else self.no_room(exc) from exc
+        self.jobs[uuid] = job
         self.queue.append(job)
         self._advance()
         if job in self.queue:
             job.state("queued")
-        return job, True
+        return job
 
-    def _make(self, entry: Entry) -> HostedJob:
+    def _host(self, entry: Entry) -> HostedJob:
         limit = self.settings.bytes_of("spool_limit")
         assert limit is not None
         job = HostedJob(entry, self.state / "jobs" / entry.uuid, limit, self.loop)
         job.on_change = self._changed
-        self.jobs[entry.uuid] = job
         return job
 
     def _advance(self) -> None:
@@ -226,6 +246,8 @@ class Core:
 
     def _run(self, job: HostedJob, ray: dict[str, Any] | None) -> None:
         entry, runner = job.entry, self.pool.take()
+        entry.status = "starting"
+        job.run_on(runner)
         here = entry.machine == machine()
         order = Run(
             uuid=entry.uuid,
@@ -235,14 +257,19 @@ class Core:
             ray=ray,
             memory_limit=self.settings.bytes_of("memory_limit"),
         )
-        entry.status = "starting"
-        job.run_on(runner)
+        begins = self.loop.create_task(self._begin(job, runner, order))
+        self._begins.add(begins)
+        begins.add_done_callback(self._begins.discard)
+
+    async def _begin(self, job: HostedJob, runner: Runner, order: Run) -> None:
+        """Give a job to its runner. The history has it before: no later server runs the job once more beside it."""
+        await asyncio.wrap_future(runner.started)
+        job.entry.runner = runner.key
+        await self.loop.run_in_executor(self._writer, self._save_now, _copy(job.entry))
         try:
             runner.give(order, job)
         except WorkerError as exc:
             job._gone(runner, exc)
-            return
-        self._save(job)
 
     def _changed(self, job: HostedJob) -> None:
         if job.ended.is_set() and job in self.running:
@@ -304,6 +331,8 @@ class Core:
             job.stop(grace, why)
         elif job in self.running:
             job.conclude("stopped")  # it waits for Ray
+        elif not job.clean.is_set():
+            job.stop_asked = True  # it waits for the runner of a server that is gone
         if wait:
             await job.clean.wait()
 
@@ -318,9 +347,9 @@ class Core:
         await self._forget(job)
 
     async def _forget(self, job: HostedJob) -> None:
+        await self._write(lambda: self._forget_now(job.uuid))
         self.jobs.pop(job.uuid, None)
         job.wake()
-        await self._write(lambda: self._db.forget(job.uuid))
         await self.loop.run_in_executor(None, job.delete)
 
     # Owners
@@ -347,7 +376,7 @@ class Core:
             self._seen = {owner: when for owner, when in self._seen.items() if owner in owned}
             for job in [*self.queue, *self.running]:
                 owner = job.entry.owner
-                if owner is None or owner in self._present:
+                if owner is None or owner in self._present or job.stop_asked:
                     continue
                 gone = now - self._seen.setdefault(owner, now)
                 if gone > job.entry.owner_timeout:
@@ -374,23 +403,61 @@ class Core:
         return self._history
 
     async def _write(self, call: Callable[[], _T]) -> _T:
-        return await self.loop.run_in_executor(self._writer, call)
+        try:
+            return await self.loop.run_in_executor(self._writer, call)
+        except ServerBusyError as exc:
+            self._history_failed(exc)
+            raise
 
     def _save(self, job: HostedJob) -> None:
-        """Write a job's record, some time soon. What goes wrong is told by `/health`, and tried again with its next
-        change."""
-        entry = job.entry
-        copy = Entry(**{name: getattr(entry, name) for name in Entry.__struct_fields__})
-        self._writer.submit(self._save_now, copy)
+        """Write a job's record, some time soon. What goes wrong is told by `/health`, and tried again."""
+        self._writer.submit(self._save_now, _copy(job.entry))
 
     def _save_now(self, entry: Entry) -> None:
         try:
             self._db.update(entry)
-            self.history_error = None
+            self._unsaved.pop(entry.uuid, None)
         except ServerError as exc:
-            if self.history_error is None:
-                _LOG.error("%s", exc)
-            self.history_error = str(exc)
+            self._unsaved[entry.uuid] = entry
+            self._history_failed(exc)
+
+    def _forget_now(self, uuid: str) -> None:
+        self._db.forget(uuid)
+        self._unsaved.pop(uuid, None)
+
+    def no_room(self, exc: OSError) -> ServerBusyError:
+        """What to tell one whose job cannot be kept."""
+        error = ServerBusyError(f"the server cannot keep the job: {exc}; is the disk full?")
+        self._history_failed(error)
+        return error
+
+    def _history_failed(self, exc: ServerError) -> None:
+        if self.history_error is None:
+            _LOG.error("%s", exc)
+        self.history_error = str(exc)
+
+    async def _look_for_room(self) -> None:
+        """Where the history could not be written, try again until it can."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if self.history_error is not None:
+                await self.loop.run_in_executor(self._writer, self._catch_up)
+
+    def _catch_up(self) -> None:
+        try:
+            self._db.probe()
+            for entry in [*self._unsaved.values()]:
+                self._db.update(entry)
+                del self._unsaved[entry.uuid]
+        except ServerError as exc:
+            self._history_failed(exc)
+            return
+        self.history_error = None
+        _LOG.info("the history can be written again")
+
+
+def _copy(entry: Entry) -> Entry:
+    return Entry(**{name: getattr(entry, name) for name in Entry.__struct_fields__})
 
 
 def _lock(path: Path) -> int:

@@ -133,6 +133,11 @@ class History:
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE uuid = ?", (uuid,))
 
+    def probe(self) -> None:
+        """Write what changes nothing. Raises `ServerBusyError` where that cannot be done."""
+        with self._transaction():
+            self._db.execute(f"PRAGMA user_version = {_VERSION}")
+
     def all(self) -> list[Entry]:
         """Every job, in the order of submission."""
         rows = self._db.execute(f"SELECT number, {', '.join(_FIELDS)} FROM jobs ORDER BY number").fetchall()

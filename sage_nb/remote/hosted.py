@@ -18,13 +18,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.frames import Frame
 from sage_nb.engine.travelled import dumps_exception
 from sage_nb.errors import JobNotFoundError, JobStateError, SageError, WorkerError
 from sage_nb.remote import protocol
 from sage_nb.remote.history import Entry
-from sage_nb.remote.protocol import Kind, Order, pack_buffers
+from sage_nb.remote.protocol import Kind, Order, pack_buffers, record
 from sage_nb.remote.runners import Runner
 from sage_nb.remote.spool import Spool
 
@@ -72,8 +73,12 @@ class HostedJob:
         self._waiting = 0
         """Bytes of results that were logged while the log was full, and are acknowledged later."""
         self._room = threading.Lock()
-        self._stop_why: str | None = None
-        self._lost = False
+        self.stop_asked = False
+        """Whether it is to stop, so that an end by force is no failure."""
+        self._cannot_keep: str | None = None
+        """Why something that the job gave is not in its log, which nothing may follow then."""
+        self._end_body: list[Buffer] = []
+        """The exception of an end that the log could not take."""
         if entry.status in ENDED:
             self.ended.set()
             self.clean.set()
@@ -160,6 +165,8 @@ class HostedJob:
         if kind == Kind.SNAPSHOT:
             self.loop.call_soon_threadsafe(self._described, bytes(buffers[0]))
             return
+        if self._cannot_keep is not None:
+            return
         head, body = bytes(buffers[0]), buffers[1:]
         try:
             self.spool.append(kind, head, body)
@@ -202,11 +209,8 @@ class HostedJob:
 
     def _disk_full(self, runner: Runner, exc: OSError) -> None:
         """What cannot be kept would be lost: the job ends."""
-        if self._lost:
-            return
-        self._lost = True
+        self._cannot_keep = f"the server could not keep what the job gave: {exc}"
         _LOG.error("job %s: its log cannot be written: %s", self.uuid, exc)
-        self._stop_why = f"the server could not keep what the job gave: {exc}"
         runner.tell(Order.STOP, 1.0)
         runner.end(1.0 + _STOP_GRACE)
 
@@ -241,7 +245,6 @@ class HostedJob:
         """The runner has been given the job."""
         self.runner = runner
         self.vacant.clear()
-        self.entry.runner = runner.key
         self._tell_watched()
 
     def state(self, status: str, *, why: str | None = None) -> None:
@@ -263,10 +266,13 @@ class HostedJob:
         """The server itself ends the job: its runner is gone, or it never had one."""
         if self.entry.status in ENDED:
             self._cleaned()
+            self._note_change()
+            self.wake()
             return
         body = [] if error is None else pack_buffers([bytes(one) for one in dumps_exception(error)])
         told = None if error is None else f"{type(error).__name__}: {error}"
         head = protocol.Ended(status, time.time(), True, told, self._last_snapshot(status, error))
+        self._end_body = body
         with contextlib.suppress(OSError):
             self.spool.append(Kind.ENDED, head, body)
         self._changed(Kind.ENDED, head)
@@ -288,6 +294,7 @@ class HostedJob:
     def stop(self, grace: float, why: str | None = None) -> None:
         """Ask the runner to stop; it is forced where it does not."""
         runner = self._running()
+        self.stop_asked = True
         if why is not None:
             self.note(why)
         runner.tell(Order.STOP, grace)
@@ -297,8 +304,7 @@ class HostedJob:
         """Close its files."""
         with self._opening:
             if self._spool is not None:
-                self._spool.close()
-                self._spool = None
+                self._spool.rest()
 
     def delete(self) -> None:
         """Delete its files."""
@@ -341,6 +347,8 @@ class HostedJob:
         if isinstance(head, protocol.State):
             entry.status = head.status
             entry.restart_count = max(entry.restart_count, head.attempt - 1)
+            if self.runner is not None:
+                entry.runner = self.runner.key
             if entry.started is None and head.status not in ("created", "queued"):
                 entry.started = head.time
         elif isinstance(head, protocol.Ended):
@@ -358,6 +366,7 @@ class HostedJob:
     def _cleaned(self) -> None:
         self.ended.set()
         self.clean.set()
+        self.close()
 
     def _note_change(self) -> None:
         self.entry.last_update = time.time()
@@ -372,14 +381,42 @@ class HostedJob:
             if not future.done():
                 future.set_result(("JobStateError", f"job {self.entry.name!r} has ended meanwhile"))
         self._answers.clear()
-        if self.entry.status not in ENDED:
-            if self._stop_why is not None:
-                why = WorkerError(self._stop_why)
-            self.conclude("failed", WorkerError(f"{why}: the job's own process ended before the job did"))
-        else:
+        if self.entry.status in ENDED:
             self._cleaned()
             self._note_change()
+        elif self._cannot_keep is not None:
+            self.conclude("failed", WorkerError(self._cannot_keep))
+        elif self.stop_asked:
+            self.note(f"it did not stop when it was asked to, and was ended: {why}; its services were not cleaned up")
+            self.conclude("stopped")
+        else:
+            self.conclude("failed", WorkerError(f"{why}: the job's own process ended before the job did"))
         self.wake()
+
+    def missing_end(self) -> bytes | None:
+        """The end of a job that its log does not have, as a record of number 0: there was no room, or the log is gone.
+        None where the log has it, or it is still to come. Raises `OSError`."""
+        if not self.clean.is_set() or self.spool.has_clean:
+            return None
+        if self.spool.end is not None:
+            return b"".join(record(Kind.CLEAN, 0))
+        entry = self.entry
+        head = protocol.Ended(
+            entry.status, entry.stopped or time.time(), True, entry.error, self._last_snapshot(entry.status, None)
+        )
+        body = self._end_body
+        if not body and entry.error is not None:
+            body = pack_buffers([bytes(one) for one in dumps_exception(WorkerError(entry.error))])
+        return b"".join(record(Kind.ENDED, 0, head, body))
+
+    def recall_end(self) -> None:
+        """Of a job that the history has as unfinished: what its log says of its end, if it had come to that."""
+        packed = self.spool.end
+        head = None if packed is None else protocol.head_of(Kind.ENDED, packed)
+        if head is not None:
+            self._changed(Kind.ENDED, head)
+            if self.spool.has_clean:
+                self._cleaned()
 
     def _last_snapshot(self, status: str, error: SageError | None) -> bytes | None:
         """The newest description, with the end that it did not see."""

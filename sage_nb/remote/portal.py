@@ -27,12 +27,13 @@ class Portal:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._users: set[object] = set()
+        self._users: dict[object, int] = {}
+        """How often each has entered."""
 
     def enter(self, user: object) -> asyncio.AbstractEventLoop:
         """Have the loop run for `user`, until it leaves."""
         with self._lock:
-            self._users.add(user)
+            self._users[user] = self._users.get(user, 0) + 1
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -41,10 +42,18 @@ class Portal:
                 self._thread.start()
             return self._loop
 
-    def leave(self, user: object) -> None:
-        """`user` needs the loop no more."""
+    def entered(self, user: object) -> int:
+        """How often `user` has entered."""
         with self._lock:
-            self._users.discard(user)
+            return self._users.get(user, 0)
+
+    def leave(self, user: object, entered: int) -> None:
+        """`user` needs the loop no more, unless it has entered again since it had as often as that: then another thread
+        is about to call."""
+        with self._lock:
+            if self._users.get(user) != entered:
+                return
+            del self._users[user]
             if not self._users and self._loop is not None:
                 loop, self._loop, self._thread = self._loop, None, None
                 loop.call_soon_threadsafe(loop.stop)

@@ -167,7 +167,7 @@ class _Runner:
         try:
             while True:
                 self._obey(*self._connection.receive())
-        except ConnectionClosed:
+        except (ConnectionClosed, OSError):
             self._outbox.lose()
             run = self._run
             if run is not None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import msgspec
@@ -62,14 +64,17 @@ class Runner:
     def __init__(self) -> None:
         self.warm = threading.Event()
         """Set when it waits for a job, or has ended."""
+        self.started: Future[None] = Future()
+        """Done when there is a process, or will be none."""
         self.child: Child | None = None
         self.key: str | None = None
         self._listener: Listener | None = None
         self._early: list[tuple[Order, bytes]] = []
-        """Orders that came before the process was there."""
+        """Orders that came before the process was there, or had its job."""
+        self._given = False
         self._why: WorkerError | None = None
         self._lock = threading.Lock()
-        self._stopping = False
+        self._end_at = math.inf
         self._thread = threading.Thread(target=self._live, name="sage_nb runner", daemon=True)
         self._thread.start()
 
@@ -87,25 +92,36 @@ class Runner:
             if self._why is not None:
                 raise self._why
             self._listener = listener
-        self.tell(Order.RUN, run)
+            self._given = True
+            self._early.insert(0, (Order.RUN, _pack(run)))
+            self._tell_early()
 
     def tell(self, kind: Order, value: Any) -> None:
-        """An order; where the process has ended, nothing happens: its listener hears that anyway."""
+        """An order; where the process has ended, nothing happens: its listener hears that anyway. What comes before
+        `give` follows the job."""
         with self._lock:
-            if self.child is None:
+            if self.child is None or not self._given:
                 self._early.append((kind, _pack(value)))
                 return
         with contextlib.suppress(WorkerError):
             self.child.send(kind, _pack(value))
 
+    def _tell_early(self) -> None:
+        if self.child is not None and self._given:
+            early, self._early = self._early, []
+            with contextlib.suppress(WorkerError):
+                for kind, packed in early:
+                    self.child.send(kind, packed)
+
     def end(self, after: float) -> None:
         """See to it that it has ended `after` seconds from now and a little: SIGTERM to its group then, SIGKILL three
-        seconds later. Returns at once."""
+        seconds later. Returns at once. The soonest end that was asked for is what counts."""
+        at = time.monotonic() + after
         with self._lock:
-            if self._stopping or self._why is not None:
+            if at >= self._end_at or self._why is not None:
                 return
-            self._stopping = True
-        threading.Thread(target=self._force, args=(after,), name="sage_nb runner end", daemon=True).start()
+            self._end_at = at
+        threading.Thread(target=self._force, args=(at,), name="sage_nb runner end", daemon=True).start()
 
     def close(self) -> None:
         """End one that has no job."""
@@ -114,12 +130,13 @@ class Runner:
             self.child.close_sending()
         self._thread.join(TERM_GRACE)
 
-    def _force(self, after: float) -> None:
+    def _force(self, at: float) -> None:
+        self.started.result()
         child = self.child
         if child is None:
             return
-        for seconds, number in ((after, signal.SIGTERM), (TERM_GRACE, signal.SIGKILL)):
-            if child.wait(max(0.0, seconds)):
+        for when, number in ((at, signal.SIGTERM), (at + TERM_GRACE, signal.SIGKILL)):
+            if child.wait(max(0.0, when - time.monotonic())):
                 return
             self._signal(number)
 
@@ -134,8 +151,8 @@ class Runner:
             self.key = process_key(child.pid)
             with self._lock:
                 self.child = child
-                for early, packed in self._early:
-                    child.send(early, packed)
+                self._tell_early()
+            self.started.set_result(None)
             kind, _ = child.receive()
             assert kind == Order.WARM
             self.warm.set()
@@ -147,9 +164,9 @@ class Runner:
             self._gone(exc)
         except OSError as exc:
             self._gone(WorkerError(f"a runner process could not be started, or spoken with: {exc}"))
-        except Exception as exc:  # noqa: BLE001 - what runs in it may have written anything to its pipe
-            _LOG.error("runner %d is ended", self.pid, exc_info=exc)
-            self._gone(WorkerError(f"its process said what the server does not understand: {headline(exc)}"))
+        except Exception as exc:  # noqa: BLE001 - a job that nobody listens to would be waited for for ever
+            _LOG.exception("what a runner said could not be taken in")
+            self._gone(WorkerError(f"the server could not take in what the job's process said: {headline(exc)}"))
 
     def _print(self, text: str) -> None:
         listener = self._listener
@@ -165,6 +182,8 @@ class Runner:
         with self._lock:
             self._why = why
             listener = self._listener
+        if not self.started.done():
+            self.started.set_result(None)
         self.warm.set()
         if listener is not None:
             listener.ended_process(self, why)

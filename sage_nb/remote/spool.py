@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sage_nb.engine.buffers import Buffer, size_of
-from sage_nb.remote.protocol import CHUNK, RECORD, Head, Kind, record
+from sage_nb.remote.protocol import CHUNK, RECORD, Ended, Head, Kind, head_of, record
 
 __all__ = ["Reader", "Spool"]
 
@@ -32,6 +32,27 @@ class _Segment:
     index: list[tuple[int, int]] = field(default_factory=list)
     """Numbers of records, and where they begin: one every 64 KB."""
     fd: int = -1
+    """Where it is written to; -1 where it is not. To read, it is opened each time: there are thousands of logs."""
+    removed: bool = False
+
+    def read(self, size: int, at: int) -> bytes:
+        """So many bytes from there on."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _pread(fd, size, at)
+        finally:
+            os.close(fd)
+
+    def begin(self, flags: int = 0) -> None:
+        """Be written to."""
+        if self.fd < 0:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+
+    def rest(self) -> None:
+        """Be written to no more, for now."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Reader:
@@ -49,9 +70,9 @@ class Reader:
         """The next records, 256 KB of them or a single larger one, and the number of the last; None at the end."""
         return self._spool.read(self)
 
-    def close(self) -> None:
-        """Nobody reads here any more."""
-        self._spool.drop(self)
+    def close(self) -> bool:
+        """Nobody reads here any more; whether that made room."""
+        return self._spool.drop(self)
 
 
 class Spool:
@@ -68,6 +89,10 @@ class Spool:
         self.size = 0
         self.last = 0
         """The number of the last record."""
+        self.end: bytes | None = None
+        """The head of the record of the job's end."""
+        self.has_clean = False
+        """Whether it says that the job is cleaned up."""
         self._load()
 
     @property
@@ -77,8 +102,9 @@ class Spool:
 
     @property
     def full(self) -> bool:
-        """Whether the log holds as much as it may, and all of it waits for a reader."""
-        return self.size >= self._limit
+        """Whether the log holds as much as it may, and some of it waits for a reader."""
+        with self._lock:
+            return self._is_full()
 
     def append(self, kind: int, head: Head | bytes | None = None, body: Sequence[Buffer] = ()) -> int:
         """Add a record; its number. Raises `OSError` where the disk is full."""
@@ -87,8 +113,9 @@ class Spool:
             pieces = record(kind, number, head, body)
             size = sum(map(size_of, pieces))
             segment = self._segments[-1] if self._segments else None
-            if segment is None or segment.size + size > self._segment:
+            if segment is None or (segment.size and segment.size + size > self._segment):
                 segment = self._begin(number)
+            segment.begin()
             try:
                 _write(segment.fd, pieces)
             except OSError:
@@ -100,6 +127,8 @@ class Spool:
             segment.last = self.last = number
             segment.results = segment.results or kind == Kind.RESULTS
             self.size += size
+            if kind in (Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
+                self._note_end(kind, bytes(pieces[0][RECORD.size :]))
             if self.size >= self._limit:
                 self._trim()
             return number
@@ -116,23 +145,21 @@ class Spool:
         with self._lock:
             if not reader.counts:
                 return False
+            was_full = self._is_full()
             reader.taken = max(reader.taken, min(number, self.last))
             self._was_read = max(self._was_read, reader.taken)
-            was_full = self.size >= self._limit
-            if was_full:
-                self._trim()
-            return was_full and self.size < self._limit
+            return was_full and self._made_room()
 
     def read(self, reader: Reader) -> tuple[bytes, int] | None:
         with self._lock:
             if reader.next > self.last or not self._segments:
                 return None
             segment, offset = self._find(reader)
-            data = os.pread(segment.fd, min(CHUNK, segment.size - offset), offset)
+            data = segment.read(min(CHUNK, segment.size - offset), offset)
             end, last = _whole(data)
             if not end:
                 (size,) = (RECORD.unpack_from(data)[0] + 4,)
-                data, end = _pread(segment.fd, size, offset), size
+                data, end = segment.read(size, offset), size
                 last = RECORD.unpack_from(data)[2]
             reader.next = last + 1
             reader.at = (segment, offset + end)
@@ -140,52 +167,45 @@ class Spool:
 
     def backwards(self, kind: int) -> Iterator[bytes]:
         """The heads of the records of a kind, the newest first."""
-        with self._lock:  # others may remove segments meanwhile
-            segments = [(os.dup(one.fd), one.size) for one in self._segments]
-        try:
-            for fd, end in reversed(segments):
-                places = []
-                at = 0
-                while at < end:
-                    size, found, _, head = RECORD.unpack(os.pread(fd, RECORD.size, at))
-                    if found == kind:
-                        places.append((at + RECORD.size, head))
-                    at += 4 + size
-                for at, head in reversed(places):
-                    yield _pread(fd, head, at)
-        finally:
-            for fd, _ in segments:
-                os.close(fd)
-
-    def drop(self, reader: Reader) -> None:
         with self._lock:
-            self._readers.discard(reader)
+            segments = [*self._segments]
+        for segment in reversed(segments):
+            try:
+                found = list(_heads(segment, kind))
+            except FileNotFoundError:
+                return  # it was let go meanwhile
+            yield from reversed(found)
 
-    def close(self) -> None:
-        """Close the files."""
+    def drop(self, reader: Reader) -> bool:
+        """A reader is there no more; whether there is room again that there was not."""
+        with self._lock:
+            was_full = self._is_full()
+            self._readers.discard(reader)
+            return was_full and self._made_room()
+
+    def rest(self) -> None:
+        """Have no file open until the next record is added."""
         with self._lock:
             for segment in self._segments:
-                if segment.fd >= 0:
-                    os.close(segment.fd)
-                    segment.fd = -1
-            self._segments.clear()
-            self._readers.clear()
+                segment.rest()
 
     def _begin(self, number: int) -> _Segment:
         path = self._folder / f"{number:012d}.log"
         segment = _Segment(path, number, number - 1)
-        segment.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        segment.begin(os.O_CREAT | os.O_TRUNC)
+        if self._segments:
+            self._segments[-1].rest()
         self._segments.append(segment)
         return segment
 
     def _find(self, reader: Reader) -> tuple[_Segment, int]:
-        if reader.at is not None and reader.at[0].fd >= 0 and reader.at[1] < reader.at[0].size:
+        if reader.at is not None and not reader.at[0].removed and reader.at[1] < reader.at[0].size:
             return reader.at
         reader.next = max(reader.next, self.first)
         segment = next(one for one in self._segments if one.last >= reader.next)
         offset = max((at for number, at in segment.index if number <= reader.next), default=0)
         while True:
-            size, _, number, _ = RECORD.unpack(os.pread(segment.fd, RECORD.size, offset))
+            size, _, number, _ = RECORD.unpack(segment.read(RECORD.size, offset))
             if number >= reader.next:
                 return segment, offset
             offset += size + 4
@@ -194,38 +214,67 @@ class Spool:
         """Let go of the oldest segments, while there is too much, and they can go."""
         while len(self._segments) > 1 and self.size >= self._limit:
             oldest = self._segments[0]
-            wanted = any(reader.counts and reader.taken < oldest.last for reader in self._readers)
-            wanted = wanted or self._was_read < oldest.last
-            if wanted and oldest.results:
+            if oldest.results and self._waits(oldest.last):
                 return
             self._remove(oldest)
+
+    def _made_room(self) -> bool:
+        self._trim()
+        return not self._is_full()
+
+    def _is_full(self) -> bool:
+        return self.size >= self._limit and self._waits(self.last)
+
+    def _waits(self, number: int) -> bool:
+        """Whether a record waits for a reader: for one that is there, or, if nobody has had it, for one to come."""
+        return self._was_read < number or any(one.counts and one.taken < number for one in self._readers)
+
+    def _note_end(self, kind: int, head: bytes) -> None:
+        self.end = head if kind == Kind.ENDED else None if kind == Kind.RESTARTED else self.end
+        ended = head_of(Kind.ENDED, head) if kind == Kind.ENDED else None
+        self.has_clean = kind == Kind.CLEAN or (isinstance(ended, Ended) and ended.clean)
 
     def _remove(self, segment: _Segment) -> None:
         self._segments.remove(segment)
         self.size -= segment.size
-        os.close(segment.fd)
-        segment.fd = -1
+        segment.rest()
+        segment.removed = True
         segment.path.unlink(missing_ok=True)
 
     def _load(self) -> None:
         """Take up the files of a server that is gone. A record that it did not finish is cut off."""
         for path in sorted(self._folder.glob("*.log")):
             segment = _Segment(path, int(path.stem), int(path.stem) - 1)
-            segment.fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            segment.begin()
             length = os.fstat(segment.fd).st_size
             while segment.size + RECORD.size <= length:
-                size, kind, number, _ = RECORD.unpack(os.pread(segment.fd, RECORD.size, segment.size))
+                size, kind, number, head = RECORD.unpack(os.pread(segment.fd, RECORD.size, segment.size))
                 if segment.size + 4 + size > length or size < RECORD.size - 4 or number != segment.last + 1:
                     break
+                if kind in (Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
+                    self._note_end(kind, os.pread(segment.fd, head, segment.size + RECORD.size))
                 if not segment.index or segment.size - segment.index[-1][1] >= _INDEX_EVERY:
                     segment.index.append((number, segment.size))
                 segment.size += 4 + size
                 segment.last = number
                 segment.results = segment.results or kind == Kind.RESULTS
             os.ftruncate(segment.fd, segment.size)
+            segment.rest()
             self._segments.append(segment)
             self.size += segment.size
             self.last = max(self.last, segment.last)
+
+
+def _heads(segment: _Segment, kind: int) -> Iterator[bytes]:
+    """The heads of a segment's records of a kind."""
+    with open(segment.path, "rb") as file:
+        at, end = 0, segment.size
+        while at < end:
+            file.seek(at)
+            size, found, _, head = RECORD.unpack(file.read(RECORD.size))
+            if found == kind:
+                yield file.read(head)
+            at += 4 + size
 
 
 def _whole(data: bytes) -> tuple[int, int]:

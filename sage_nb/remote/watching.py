@@ -63,6 +63,8 @@ class _Subscription:
     version: int = -1
     caught_up: bool = False
     """Whether it has had all that there was."""
+    told_end: bool = False
+    """Whether it has had an end that the log does not have."""
     position: int | None = None
     sent: int = 0
     """The number of the last record that was sent."""
@@ -131,11 +133,12 @@ class Watching:
             if len(self._subscriptions) >= _SUBSCRIPTIONS:
                 raise ProtocolError(f"one connection may watch {_SUBSCRIPTIONS:,} jobs")
             job = self._core.find(said.job)
+            spool = job.spool
         except (JobNotFoundError, ProtocolError) as exc:
             await self._say({"op": "gone", "sub": said.sub, "error": {"type": type(exc).__name__, "text": str(exc)}})
             return
-        spool = job.spool
-        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0), counts=said.results), said.results)
+        results = said.results and not self._as_json
+        one = _Subscription(said.sub, job, spool.reader(max(said.after, 0), counts=results), results)
         self._subscriptions[said.sub] = one
         self._of.setdefault(job, set()).add(one)
         await self._say({"op": "watching", "sub": said.sub, "job": job.uuid, "first": spool.first, "last": spool.last})
@@ -154,7 +157,7 @@ class Watching:
     def _drop(self, one: _Subscription) -> None:
         self._subscriptions.pop(one.number, None)
         self._fresh.pop(one, None)
-        one.reader.close()
+        one.job.took(one.reader.close())
         others = self._of.get(one.job, set())
         others.discard(one)
         if not others:
@@ -202,6 +205,9 @@ class Watching:
                 one.under_way += len(data)
             await self._send_records(one, data)
             more = True
+        elif not one.told_end and one.under_way < WINDOW and (end := one.job.missing_end()) is not None:
+            one.told_end = more = True
+            await self._send_records(one, end)
         elif not one.caught_up and one.under_way < WINDOW:
             one.caught_up = more = True
             await self._say({"op": "caught_up", "sub": one.number})

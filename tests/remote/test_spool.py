@@ -25,7 +25,7 @@ SMALL = 4 * CHUNK
 def spool(tmp_path: Path) -> Iterator[Spool]:
     one = Spool(tmp_path, SMALL)
     yield one
-    one.close()
+    one.rest()
 
 
 def said(data: bytes) -> list[tuple[int, int, bytes, bytes]]:
@@ -163,12 +163,14 @@ def test_nothing_is_kept_for_a_reader_that_does_not_count(spool: Spool) -> None:
     assert spool.took(reader, spool.last)
 
 
-def test_a_closed_log_has_nothing_more_to_read(spool: Spool) -> None:
+def test_a_log_that_rests_has_no_file_open_and_can_be_read_and_written_to(spool: Spool) -> None:
     reader = spool.reader(0)
     spool.append(Kind.NOTE)
-    spool.close()
-    assert reader.read() is None
-    assert list(spool.backwards(Kind.NOTE)) == []
+    spool.rest()
+    assert all(segment.fd < 0 for segment in spool._segments)
+    assert reader.read() is not None
+    assert len(list(spool.backwards(Kind.NOTE))) == 1
+    assert spool.append(Kind.NOTE) == 2
 
 
 def test_the_newest_come_first_backwards(spool: Spool) -> None:
@@ -199,13 +201,13 @@ def test_a_log_goes_on_where_the_last_server_left_it(tmp_path: Path) -> None:
     for n in range(15):
         before.append(Kind.RESULTS, Text(str(n)), [bytes(60_000)])
     left = (before.first, before.last, before.size)
-    before.close()
+    before.rest()
     after = Spool(tmp_path, SMALL)
     assert (after.first, after.last, after.size) == left
     assert after.append(Kind.NOTE) == 16
     assert numbers(after.reader(0)) == [*range(1, 17)]
     assert numbers(after.reader(9)) == [*range(10, 17)]
-    after.close()
+    after.rest()
 
 
 @pytest.mark.parametrize("cut", [1, 4, 10, 16, 17, 30])
@@ -213,14 +215,14 @@ def test_a_record_that_a_crash_cut_off_is_dropped_and_its_number_used_again(tmp_
     before = Spool(tmp_path, SMALL)
     for n in range(5):
         before.append(Kind.NOTE, Text(f"a note, of number {n}"))
-    before.close()
+    before.rest()
     (path,) = tmp_path.glob("*.log")
     os.truncate(path, path.stat().st_size - cut)
     after = Spool(tmp_path, SMALL)
     assert after.last == 4
     assert after.append(Kind.NOTE, Text("again")) == 5
     assert numbers(after.reader(0)) == [1, 2, 3, 4, 5]
-    after.close()
+    after.rest()
 
 
 TAILS = [bytes(1), bytes(17), bytes(5000), b"\xff" * 5000, b"\x0d\0\0\0" * 2000, os.urandom(3000)]
@@ -231,7 +233,7 @@ def test_what_a_crash_of_the_machine_left_behind_the_records_is_dropped(tmp_path
     before = Spool(tmp_path, SMALL)
     for n in range(3):
         before.append(Kind.NOTE, Text(str(n)))
-    before.close()
+    before.rest()
     (path,) = tmp_path.glob("*.log")
     with open(path, "ab") as file:
         file.write(tail)
@@ -239,7 +241,7 @@ def test_what_a_crash_of_the_machine_left_behind_the_records_is_dropped(tmp_path
     assert after.last == 3
     assert after.append(Kind.NOTE) == 4
     assert numbers(after.reader(0)) == [1, 2, 3, 4]
-    after.close()
+    after.rest()
 
 
 def test_a_disk_that_is_full_leaves_the_log_as_it_was(spool: Spool, tmp_path: Path) -> None:
@@ -306,7 +308,7 @@ def test_any_order_of_doings_keeps_every_record_that_must_be_kept(
         elif doing == "m":
             readers.append((spool.reader(0), spool.first - 1))
         elif doing == "o":
-            spool.close()
+            spool.rest()
             spool, readers = Spool(folder, SMALL), []
         elif readers:
             n = dice.randrange(len(readers))
@@ -321,7 +323,7 @@ def test_any_order_of_doings_keeps_every_record_that_must_be_kept(
                 readers[n] = (reader, found[-1][1])
     assert [number for _, number, _, _ in read_all(spool.reader(0))] == [*range(spool.first, spool.last + 1)]
     assert spool.size == sum(path.stat().st_size for path in folder.glob("*.log"))
-    spool.close()
+    spool.rest()
     assert not [one for one in os.listdir("/proc/self/fd") if str(folder) in _target(one)]
 
 
