@@ -114,6 +114,13 @@ class Script:
             before.append(got.decode().strip())
         raise AssertionError(f"ended without the line {line!r}: {self._process.communicate()}")
 
+    def line(self) -> str:
+        """The next line; waits for it."""
+        assert self._process.stdout is not None
+        got = self._process.stdout.readline()
+        assert got, f"ended: {self._process.communicate()}"
+        return got.decode().strip()
+
     def interrupt(self) -> None:
         """Ctrl-C."""
         self._process.send_signal(signal.SIGINT)

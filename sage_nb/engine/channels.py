@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from sage_nb.engine.loops import LoopEnded
 from sage_nb.errors import PipelineError
 
-__all__ = ["BATCH", "CAPACITY", "SHARED", "Circle", "Inbox", "Lane", "Sender"]
+__all__ = ["ASLEEP", "BATCH", "CAPACITY", "SHARED", "Circle", "Inbox", "Lane", "Sender"]
 
 BATCH = 1024
 CAPACITY = 4096
@@ -36,6 +36,8 @@ SHARED = 64, 0.1
 """Of lanes that share a stream's items, each holds so many, or seconds of work: for what waits no other can take."""
 LOOP_CAPACITY = 1_000_000
 _MOMENTS = (0.001, 0.002, 0.004, 0.008)
+ASLEEP = len(_MOMENTS)
+"""For `Inbox.wait`, from when on the next item is to wake the receiver."""
 _TICK = 0.2
 _INF = float("inf")
 
@@ -479,7 +481,7 @@ class Inbox:
 
     def wait(self, moments: int, longest: float | None = None) -> None:
         """Wait for a change: the longer, the more `moments` have passed without; at most `longest` seconds."""
-        asleep = moments >= len(_MOMENTS)
+        asleep = moments >= ASLEEP
         timeout: float | None = longest if asleep else _MOMENTS[moments]
         if asleep and self.circle is not None:
             timeout = 0.05  # a loop comes to rest without a sign

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.childmain import GRACE
@@ -27,11 +27,17 @@ _TAIL = 4096
 _BOOT = "import sys; sys.path[:] = {path!r}; from sage_nb.engine.childmain import main; main({reading}, {writing})"
 
 
-def start(entry: str, *, name: str = "worker", on_output: Callable[[str], None] | None = None) -> Child:
+def start(
+    entry: str,
+    *,
+    name: str = "worker",
+    on_output: Callable[[str], None] | None = None,
+    hidden: Collection[str] = (),
+) -> Child:
     """Start a worker process that calls `entry`, `"module:function"`, with a `ChildConnection`.
 
-    It has the folder, the environment and `sys.path` of this process. `on_output` gets what it prints, on a thread of
-    its own, as it comes; without it, that goes to this process's `sys.stderr`.
+    It has the folder and `sys.path` of this process, and its environment, but for the variables `hidden`. `on_output`
+    gets what it prints, on a thread of its own, as it comes; without it, that goes to this process's `sys.stderr`.
     """
     inward, their_out = os.pipe()
     their_in, outward = os.pipe()
@@ -45,6 +51,7 @@ def start(entry: str, *, name: str = "worker", on_output: Callable[[str], None] 
             stderr=their_output,
             pass_fds=(their_in, their_out),
             start_new_session=True,
+            env={key: value for key, value in os.environ.items() if key not in hidden},
         )
     except BaseException:
         for fd in (inward, outward, output):
@@ -113,6 +120,10 @@ class Child:
             return self._connection.receive()
         except ConnectionClosed:
             raise self._gone() from None
+
+    def is_there(self) -> bool:
+        """True: it is started with the object. An actor may have to wait."""
+        return True
 
     def ending(self) -> str | None:
         """How it ended, such as `was killed by signal 9 (SIGKILL)` or `ended with exit code 3`; None while it runs."""

@@ -22,7 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,6 +58,7 @@ def _task(stage: Stage, index: int, attempt: Attempt) -> Task:
 
 
 Cleanup = Literal["always", "on_success", "never"]
+Order = Literal["stop", "pause", "resume"]
 ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
 # For the thread that started the services, so that it can stop them: some are bound to their thread.
@@ -223,10 +224,11 @@ class Dispatcher:
     def join(self) -> None:
         """After the end, wait for the last lines of the job's own threads; those given up are not waited for.
 
-        Nor is the one that concluded: it only keeps the record now.
+        Nor is the one that concluded: it only keeps the record now; nor the watch over a stop that came to its end
+        before its watch began.
         """
         for thread in list(self._threads):
-            if thread not in (*self._given_up, self._concluded_by, threading.current_thread()):
+            if thread.is_alive() and thread not in (*self._given_up, self._concluded_by, threading.current_thread()):
                 thread.join(1.0)
 
     # Orders
@@ -300,6 +302,7 @@ class Dispatcher:
             self._wake.notify_all()
         for task in self.all_tasks:
             task.stop()
+        self.services_host.request_stop()
         self._watch()
 
     def hurry(self, seconds: float) -> None:
@@ -357,6 +360,11 @@ class Dispatcher:
         if level != "INFO":
             self.notes.append(text)
 
+    def ask(self, order: Order) -> None:
+        """Like the order's own method; one that comes too late is no matter."""
+        with suppress(JobStateError):
+            {"stop": self.stop, "pause": self.pause, "resume": self.resume}[order]()
+
     # The worker
 
     def _thread(self, target: Callable[..., None], what: str, *args: Any) -> threading.Thread:
@@ -379,7 +387,7 @@ class Dispatcher:
 
     def _work(self) -> None:
         def duty() -> None:
-            if self._connect() and self._start_services():
+            if self._connect() and self._start_services(self.services_host.start):
                 self._run_tasks(0)
                 self._go_on(0)
             else:
@@ -449,7 +457,7 @@ class Dispatcher:
             return True
         from sage_nb.engine.onray.cluster import acquire
 
-        self.lease = lease = acquire(self._ray, lambda lost: self.fail(explain(lost, "the cluster")))
+        self.lease = lease = acquire(self._ray, lambda lost: self.fail(explain(lost, "the cluster")), self._hear)
         while not lease.ready.wait(_TICK):
             if self.stop_event.is_set():
                 return False
@@ -462,8 +470,16 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - whatever Ray says, the job has failed
             self.fail(explain(exc, "connecting to Ray"))
             return False
+        again = self.services_host.remote is not None
         self.services_host.remote = partial(self._make_remote, lease)
-        return True
+        return not again or self._start_services(self.services_host.start_anew)
+
+    def _hear(self, source: str, text: str) -> None:
+        """The cluster has something to say."""
+        if source == "job":
+            self.say(text, "WARNING")
+        else:
+            self.log.say(source, text, "WARNING")
 
     def _asked(self) -> Iterator[tuple[str, int, RayOptions | None]]:
         for stage in self.plan.actors():
@@ -482,9 +498,9 @@ class Dispatcher:
         if self.lease is not None:
             self.lease.release()
 
-    def _start_services(self) -> bool:
+    def _start_services(self, start: Callable[[], bool]) -> bool:
         try:
-            return self.services_host.start()
+            return start()
         except BaseException as exc:  # noqa: BLE001 - whatever a service raises is the job's failure
             service = self.services_host.at
             name = service.name if service else "?"
@@ -712,7 +728,9 @@ class Dispatcher:
     def _abandon_overdue(self, waited: float) -> None:
         starting = self.services_host.at
         if starting is not None:
-            if waited >= self._stop_grace and self.services_host.give_up_start() is not None:
+            if (
+                waited >= self._stop_grace or not starting.is_there()
+            ) and self.services_host.give_up_start() is not None:
                 self.say(f"the start of service {starting.name!r} did not return; its thread is left to end", "WARNING")
                 self._hand_over()
             return
@@ -727,11 +745,11 @@ class Dispatcher:
         return [task for task in self._unwanted if not task.ended.is_set()]
 
     def _give_up(self, task: Task) -> None:
-        where = task.where()
+        where, left_behind = task.where(), task.left_behind
         if task.abandon():
             if task.thread is not None:
                 self._given_up.add(task.thread)
-            self.say(f"{where} {task.left_behind}", "WARNING")
+            self.say(f"{where} {left_behind}", "WARNING")
             if task is self.all_tasks[0]:
                 self._hand_over()
 

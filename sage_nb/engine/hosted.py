@@ -23,12 +23,10 @@ from sage_nb.engine.shipping import Known, dumps, loads_items
 from sage_nb.engine.stages import Stage, is_pool
 from sage_nb.engine.task import Attempt, Position, Task
 from sage_nb.engine.travelled import loads_exception
-from sage_nb.engine.unshippable import captured_containers
+from sage_nb.engine.unshippable import captured_containers, what_travels
 from sage_nb.engine.wire import ACTOR_WINDOW, WINDOW, Say, data, pack, read_data, unpack
 from sage_nb.errors import ClusterError, WorkerError
-from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.graph import Site
-from sage_nb.pipeline.windows import WindowSpec
 
 if TYPE_CHECKING:
     from sage_nb.engine.onray.hosting import Actor
@@ -174,7 +172,7 @@ class HostedTask(Task):
         return f"the {self.stage.place}{number} of {op.kind} {op.name!r}"
 
     def _parts(self) -> dict[str, Any]:
-        return {f"operator {op.name!r} ({op.kind})": _what_travels(op.spec) for op in self.stage.operators}
+        return {f"operator {op.name!r} ({op.kind})": what_travels(op.spec) for op in self.stage.operators}
 
     def _order(self) -> dict[str, Any]:
         lanes = [] if self.inbox is None else self.inbox.lanes
@@ -369,7 +367,15 @@ class HostedTask(Task):
 
     # From other threads
 
-    left_behind = "did not return; it was killed"
+    @property
+    def left_behind(self) -> str:
+        """What is said of it once it was given up."""
+        return "did not return; it was killed" if self._is_there() else "was not there yet; it is not waited for"
+
+    def _is_there(self) -> bool:
+        """Whether its process is: an actor may have to wait for its place."""
+        child = self._child
+        return child is None or child.is_there()
 
     def stop(self) -> None:
         self._send_state()
@@ -396,7 +402,7 @@ class HostedTask(Task):
         return False
 
     def waits_in_source(self) -> bool:
-        return self.inbox is None and self._where.index == 0
+        return (self.inbox is None and self._where.index == 0) or not (self.ready.is_set() or self._is_there())
 
     def where(self) -> str:
         text = self._subject()
@@ -422,15 +428,3 @@ class HostedTask(Task):
 
     def fraction(self) -> float | None:
         return self._shared
-
-
-def _what_travels(spec: Any) -> Any:
-    """The user's own objects in what an operator was given, to look into where one of them cannot travel."""
-    function = getattr(spec, "function", None) or spec
-    if isinstance(function, FunctionSpec):
-        if not function.is_class:
-            return function.target
-        return {"class": function.target, "arguments": function.args, "keywords": function.kw or {}}
-    if isinstance(spec, WindowSpec):
-        return {"event_time": spec.event_time, "aggregate": spec.aggregate, "value": spec.value}
-    return spec

@@ -83,6 +83,10 @@ class Service:
             self.instance = make_instance(self.spec.make, self.spec.args, self.spec.kw, ctx)
         self.thread_safe = bool(getattr(self.instance, "thread_safe", False))
 
+    def is_there(self) -> bool:
+        """Whether there is something that can be waited for: an actor may have to wait for its place."""
+        return self.remote is None or self.remote.is_there()
+
     def hooks(self) -> Callable[[tuple[str, ...]], Callable[[], Any] | None]:
         """Gives the hook that goes by one of some names, also once the service has let go of its instance."""
         remote, instance = self.remote, self.instance
@@ -180,7 +184,19 @@ class ServiceHost:
 
     def start(self) -> bool:
         """Start all, in order of registration; False where a stop came in between. Raises what a hook raises."""
-        for service in self:
+        return self._start(list(self))
+
+    def start_anew(self) -> bool:
+        """Start those in actors again, whose cluster was lost. As `start`."""
+        lost = [service for service in self if service.remote is not None]
+        for service in lost:
+            if service.remote is not None:
+                service.remote.release()
+            service.instance = service.remote = None
+        return self._start(lost)
+
+    def _start(self, services: list[Service]) -> bool:
+        for service in services:
             if self._stopping():
                 return False
             self.at = service
@@ -192,7 +208,14 @@ class ServiceHost:
 
     def _start_one(self, service: Service) -> bool:
         """False where the start took so long that it was given up; what had come of it by then is undone."""
-        service.make(self.context(service.name), self.remote)
+        try:
+            service.make(self.context(service.name), self.remote)
+        except BaseException as exc:
+            if not service.given_up:
+                raise
+            if service.remote is None:  # else it was ended from here
+                self._log.say(service.name, f"its late start raised {headline(exc)}", "ERROR")
+            return False
         hook_of = service.hooks()
         for names in UP:
             hook = hook_of(names)
@@ -225,6 +248,13 @@ class ServiceHost:
             service.state, service.note = "hung", "its start did not return"
         self.at = None
         return service
+
+    def request_stop(self) -> None:
+        """Let services in actors know that the job is to stop; others look for themselves."""
+        for service in self:
+            remote = service.remote
+            if remote is not None:
+                remote.request_stop()
 
     def steps_down(self, drain: bool) -> list[Step]:
         """The calls that stop every service that was made, in reverse order.

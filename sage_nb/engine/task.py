@@ -155,8 +155,10 @@ class Task:
     def __repr__(self) -> str:
         return f"<Task {self.name!r}: {len(self.stage.operators)} operators>"
 
-    left_behind = "did not return; its thread is left to end when it does"
-    """What is said of a task that was given up."""
+    @property
+    def left_behind(self) -> str:
+        """What is said of it once it was given up."""
+        return "did not return; its thread is left to end when it does"
 
     # On the task's own thread
 

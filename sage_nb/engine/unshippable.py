@@ -21,8 +21,11 @@ from sage_nb.engine.byvalue import dump, is_by_reference, used_globals
 from sage_nb.engine.failure import headline, safe_repr
 from sage_nb.engine.usermodules import is_users
 from sage_nb.errors import ShippingError
+from sage_nb.pipeline.checks import FunctionSpec
+from sage_nb.pipeline.sources import IterableSource, MadeSource
+from sage_nb.pipeline.windows import WindowSpec
 
-__all__ = ["captured_containers", "explain"]
+__all__ = ["captured_containers", "explain", "what_travels"]
 
 _DEPTH = 12
 _WIDTH = 1000
@@ -151,6 +154,22 @@ def _of_instance(obj: Any) -> Iterator[tuple[str, Any]]:
         for name in (slots,) if isinstance(slots, str) else tuple(slots):
             if hasattr(obj, name):
                 yield f"attribute {name!r}", getattr(obj, name)
+
+
+def what_travels(spec: Any) -> Any:
+    """The user's own objects in what an operator was given, to look into where one of them cannot travel."""
+    if isinstance(spec, tuple):
+        spec = spec[0]  # a source, beside its delay
+    if isinstance(spec, IterableSource):
+        return spec.iterable
+    function = getattr(spec, "function", None) or spec
+    if isinstance(function, (FunctionSpec, MadeSource)):
+        if not function.args and not function.kw:
+            return function.target
+        return {"class": function.target, "arguments": function.args, "keywords": function.kw or {}}
+    if isinstance(spec, WindowSpec):
+        return {"event_time": spec.event_time, "aggregate": spec.aggregate, "value": spec.value}
+    return spec
 
 
 # ------------------------------------------------------------------------------------------------ captured containers

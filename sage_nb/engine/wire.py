@@ -32,6 +32,8 @@ class Say(IntEnum):
 
     TAKEN = 10  # to the process: edge, target, how many of its items were taken there
 
+    HEARD = 11  # to an actor: how many more of the parcels that it has sent were opened
+
     READY = 20  # to the kernel: the functions are made; total of the source
     ACK = 21  # lane, how many of its items are done with
     COUNTS = 22  # what `worker` knows of itself

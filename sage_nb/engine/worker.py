@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sage_nb.engine import failure as failures
 from sage_nb.engine.buffers import Buffer
-from sage_nb.engine.channels import BATCH, Inbox, Lane
+from sage_nb.engine.channels import ASLEEP, BATCH, Inbox, Lane
 from sage_nb.engine.failure import Failure, explain, safe_repr
 from sage_nb.engine.frames import ConnectionClosed, Frame
 from sage_nb.engine.log import JobLog
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["RemoteHost", "run"]
 
 _COUNTS_EVERY = 0.2
+_SELDOM = 0.01
+"""Seconds between two sendings from which on a thread that looks for more would do so in vain."""
 
 
 class WorkerConnection(Protocol):
@@ -294,7 +296,7 @@ class _Links:
 
     def write(self) -> None:
         """Send what comes out, until the task has left and all is sent."""
-        moments, told = 0, 0.0
+        moments, told, last = 0, 0.0, 0.0
         inbox = self._task.inbox
         done = [0] * (0 if inbox is None else len(inbox.lanes))
         pending: tuple[list[int], list[int]] | None = None
@@ -316,10 +318,14 @@ class _Links:
                 if time.monotonic() - told > _COUNTS_EVERY:
                     self._send_counts()
                     told = time.monotonic()
-                moments = 0 if sent else moments + 1
+                if sent:  # few and far between, the next is to wake this thread, which need not look for it
+                    seldom, last = time.monotonic() - last > _SELDOM, time.monotonic()
+                    moments = ASLEEP if seldom else 0
+                else:
+                    moments += 1
                 if not sent and any(map(_is_waiting, self._out.lanes)):
                     self._out.wait_for_word()  # as much is on its way as may be
-                elif not sent:
+                elif not sent or moments:
                     self._out.wait(moments, _COUNTS_EVERY)
             self._send_counts()
             self._connection.send(Say.DONE)

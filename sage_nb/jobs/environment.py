@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from sage_nb.engine.dispatcher import Cleanup
 from sage_nb.engine.stages import Plan
 from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import JobManager, default_manager
+from sage_nb.jobs.places import current_place
 from sage_nb.jobs.service import PipelineService
 from sage_nb.jobs.submitting import SubmittingEnvironment, check_backend
 from sage_nb.pipeline.graph import Graph
@@ -35,7 +36,8 @@ class LocalEnvironment(SubmittingEnvironment):
 
     @property
     def jobmanager(self) -> JobManager:
-        """The JobManager that runs this environment's jobs: one for the process, unless another was asked to."""
+        """The JobManager that runs this environment's jobs: one for the process, unless another was asked to, or
+        `sage_nb.jobs.places` has a server do it."""
         return self._manager or default_manager()
 
     def register_pipeline(self, name: str, env: LocalEnvironment) -> None:
@@ -59,6 +61,12 @@ class LocalEnvironment(SubmittingEnvironment):
         manager: JobManager | None = None,
         **made: Any,
     ) -> Job:
+        place = current_place()
+        if manager is None and place is not None:
+            self._manager = cast(JobManager, place.jobmanager)
+            return place.start(
+                self, plan, autostop=autostop, timeout=timeout, cleanup=cleanup, name=name, on_error=on_error
+            )
         self._manager = manager = manager or default_manager()
         self._job = manager._make(self, plan, autostop, timeout, cleanup, name, on_error, **made)
         manager._start(self._job)

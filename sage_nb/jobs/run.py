@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
+from sage_nb.engine.dispatcher import Order
 from sage_nb.engine.failure import Failure
 from sage_nb.engine.letters import Letters
 from sage_nb.engine.log import JobLog
@@ -48,6 +49,10 @@ class Run(Protocol):
     def resume(self) -> None: ...
     def stop(self, grace: float = 10.0) -> None:
         """Ask for the end; returns at once."""
+
+    def ask(self, order: Order) -> None:
+        """Give an order as a click in a view does: on any thread, without waiting for what comes of it. Where it cannot
+        be given, the job says so; one that comes too late is no matter."""
 
     def join(self) -> None:
         """After the end, wait for the last words of the job's own threads."""

@@ -171,6 +171,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     name: str
     status: Status
     backend: str = "threads"
+    server: str | None = None
+    """`HOST:PORT` of the JobManager server that runs it; None where the kernel does."""
     attempt: int = 1
     """2 or more after restarts; counters and results are those of this attempt."""
     started: float | None = None

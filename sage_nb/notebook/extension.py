@@ -10,7 +10,9 @@ from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import use_thread_context
 from sage_nb.notebook.html import render_explanation
 from sage_nb.notebook.kernel import current_cell, mark_cell, pin_threads
+from sage_nb.notebook.known import Known
 from sage_nb.notebook.magics import SageMagics
+from sage_nb.notebook.servers import ServerMagics
 from sage_nb.notebook.view import show_job
 
 __all__ = ["load", "unload"]
@@ -21,8 +23,9 @@ class _Loaded:
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
-        self.magics = SageMagics(shell)
-        shell.register_magics(self.magics)
+        known = Known()
+        self.magics = SageMagics(shell, known)
+        shell.register_magics(self.magics, ServerMagics(shell, known))
         shell.events.register("pre_run_cell", self.before_cell)
         shell.events.register("post_run_cell", self.after_cell)
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
@@ -46,8 +49,9 @@ class _Loaded:
         self.shell.events.unregister("pre_run_cell", self.before_cell)
         self.shell.events.unregister("post_run_cell", self.after_cell)
         for kind in ("line", "cell"):
-            for name in ("sage_submit", "sage_jobs", "sage_job", "sage_stop", "sage_logs"):
-                self.shell.magics_manager.magics[kind].pop(name, None)
+            magics = self.shell.magics_manager.magics[kind]
+            for name in [name for name in magics if name.startswith("sage_")]:
+                del magics[name]
 
 
 _loaded: dict[int, _Loaded] = {}

@@ -87,7 +87,8 @@ def _header(snapshot: JobSnapshot) -> Iterable[str]:
     state = _span(f"<strong>{mark} {_text(words.state_word(snapshot.status))}</strong>", pill)
     name = f'<strong style="margin:0 4px;font-size:14px">{_text(snapshot.name)}</strong>'
     uuid = f'<code style="background-color:transparent;font-size:11px;{_MUTED}">{_text(snapshot.uuid[:8])}</code>'
-    yield _div(f"{state} {name} {uuid}", "margin:0;line-height:2")
+    server = _span(_text(words.at(snapshot)), f"margin-right:4px;font-size:12px;{_MUTED}") if snapshot.server else ""
+    yield _div(" ".join(part for part in (state, name, server, uuid) if part), "margin:0;line-height:2")
     yield _div(" · ".join(_text(fact) for fact in words.facts(snapshot) if fact), f"margin:4px 0 0;{_MUTED}")
     if not words.is_active(snapshot.status):
         return

@@ -1,35 +1,39 @@
-"""The magics: `%%sage_submit`, `%sage_jobs`, `%sage_job`, `%sage_stop`, `%sage_logs`."""
+"""The magics for jobs: `%%sage_submit`, `%sage_attach`, `%sage_jobs`, `%sage_job`, `%sage_stop`, `%sage_logs`."""
 
 from __future__ import annotations
 
 import argparse
 import keyword
-import weakref
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_arguments
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.engine.log import LogLine
 from sage_nb.errors import SageError
 from sage_nb.jobs.environment import LocalEnvironment
-from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import INTERRUPT_GRACE, Job
-from sage_nb.jobs.manager import JobManager, default_manager
+from sage_nb.jobs.submitting import SubmittingEnvironment
 from sage_nb.notebook.cells import run_body
 from sage_nb.notebook.headless import wait_at_cell_end
 from sage_nb.notebook.kernel import Cell, current_cell
+from sage_nb.notebook.known import Found, Known, address_in
 from sage_nb.notebook.listing import jobs_bundle
-from sage_nb.notebook.view import JobView, show_job, static_bundle
+from sage_nb.notebook.replacing import Shown
+from sage_nb.notebook.view import show_job, static_bundle
 from sage_nb.pipeline.spelling import nearest
 
-__all__ = ["SageMagics"]
+if TYPE_CHECKING:
+    from sage_nb.remote.client import JobManagerClient
+
+__all__ = ["SageMagics", "arguments", "check_output", "output_argument"]
+
+_T = TypeVar("_T")
 
 
-def _arguments(magic: Any, line: str) -> argparse.Namespace:
+def arguments(magic: Any, line: str) -> argparse.Namespace:
     """Parse a magic's line. Raises `UsageError`, in one line, with the nearest option where one is misspelt."""
     parser: MagicArgumentParser = magic.parser
     options = [opt for action in parser._actions for opt in action.option_strings]
@@ -56,20 +60,29 @@ def _submit_options(fn: Any) -> Any:
             default="always",
             help="when to stop services; those that are kept run until %%sage_stop",
         ),
-        argument("--backend", metavar="B", default="threads", help="how to run it: threads, processes or ray"),
-        argument("-o", "--output", metavar="VAR", help="keep the Job in this variable, also where it fails"),
+        argument("--backend", metavar="B", help="how to run it: threads, processes or ray"),
+        argument("--remote", metavar="HOST:PORT", help="run it on the JobManager server there, or in that variable"),
+        argument("--local", action="store_true", help="run it in the kernel, also while connected to a server"),
+        argument(
+            "--attached",
+            action="store_true",
+            help="have the server stop it when this kernel has been gone for a minute; else it outlives the kernel",
+        ),
+        output_argument("keep the Job in this variable, also where it fails"),
     ):
         fn = decorate(fn)
     return fn
 
 
-@dataclass(frozen=True, slots=True)
-class _Submitted:
-    """A job that a cell has submitted. While it runs, the JobManager holds it; then whoever wants its results."""
+def output_argument(what: str) -> Any:
+    """The option `-o VAR`."""
+    return argument("-o", "--output", metavar="VAR", help=what)
 
-    run: str | None
-    job: weakref.ref[Job]
-    view: JobView | None
+
+def check_output(magic: str, name: str | None) -> None:
+    """Raise `UsageError` where `name` cannot be a variable's."""
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise UsageError(f"%{magic}: -o takes the name of a variable, not {name!r}")
 
 
 @magics_class
@@ -78,14 +91,11 @@ class SageMagics(Magics):
 
     shell: Any
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self, shell: Any, known: Known) -> None:
         super().__init__(shell)
         self.raw_cell = ""
-        self._by_cell: dict[str, list[_Submitted]] = {}
-
-    @property
-    def manager(self) -> JobManager:
-        return default_manager()
+        self._known = known
+        self._shown = Shown()
 
     @magic_arguments()
     @_submit_options
@@ -103,78 +113,121 @@ class SageMagics(Magics):
         The cell returns at once and the view below it goes on. Running the cell again first stops and cleans its
         job. Where nobody watches (nbclient, papermill, a terminal) the cell waits, and fails where the job fails.
 
+        With `--remote HOST:PORT`, or once `%sage_connect` has connected the notebook, it runs on a JobManager server,
+        and outlives the kernel: `%sage_attach` shows it again.
+
         As a line magic, `%sage_submit ENV` submits the environment in the variable ENV.
         """
         __tracebackhide__ = True
-        args = _arguments(self.sage_submit, line)
-        if args.output is not None and (not args.output.isidentifier() or keyword.iskeyword(args.output)):
-            raise UsageError(f"%sage_submit: -o takes the name of a variable, not {args.output!r}")
+        args = arguments(self.sage_submit, line)
+        check_output("sage_submit", args.output)
         here = current_cell(self.shell)
-        self._replace(here)
         try:
+            self._check_place(args, cell)
+            self._shown.replace(here)
             env = self._named_environment(args.name) if cell is None else self._declare(args, cell)
             job = env._submit(args.wait, args.timeout, args.cleanup)
         except SageError as exc:
             raise UsageError(self._one_line(exc)) from None
         try:
-            self._follow(job, args, here)
+            self._follow(job, here, args.output, wait=args.wait)
         except KeyboardInterrupt:
             job.stop(INTERRUPT_GRACE)
             raise
 
-    def _follow(self, job: Job, args: argparse.Namespace, here: Cell) -> None:
+    @magic_arguments()
+    @argument("job", metavar="ID", help="a variable, an id, the beginning of one, or the job's number on the server")
+    @argument("server", nargs="?", metavar="HOST:PORT", help="the server, or a variable with its address")
+    @output_argument("keep the Job in this variable")
+    @line_magic
+    def sage_attach(self, line: str) -> None:
+        """Show a job of a JobManager server, from its start on: one that runs, live, or one that has ended.
+
+            %sage_attach ID [HOST:PORT]
+
+        The server is the one that `%sage_connect` has connected the notebook to, or else the one on this machine. The
+        job is left alone, whatever becomes of this cell. Where nobody watches, the cell waits for the job's end, and
+        fails where the job fails.
+        """
+        __tracebackhide__ = True
+        args = arguments(self.sage_attach, line)
+        check_output("sage_attach", args.output)
+        here = current_cell(self.shell)
+        held = self.shell.user_ns.get(args.job)
+        try:
+            job = self._server(args.server).attach(held if isinstance(held, (Job, str)) else args.job)
+        except SageError as exc:
+            raise UsageError(f"%sage_attach: {exc}") from None
+        self._shown.replace(here, spare=job.uuid)
+        self._follow(job, here, args.output, submitted=False)
+
+    def _server(self, word: str | None) -> JobManagerClient:
+        """The server at an address, or else the one that the notebook is connected to, or the one on this machine."""
+        if word is None and self._known.client is not None:
+            return self._known.client
+        from sage_nb.remote.settings import DEFAULT_PORT
+
+        return self._known.client_at(address_in(self.shell.user_ns, word or str(DEFAULT_PORT)))
+
+    def _follow(self, job: Job, here: Cell, output: str | None, *, wait: bool = False, submitted: bool = True) -> None:
         """Show the job, and wait for it where the cell has to."""
         __tracebackhide__ = True
-        if args.output:
-            self.shell.user_ns[args.output] = job
+        if output:
+            self.shell.user_ns[output] = job
         view = show_job(job, self.shell, live=True) if here.watched else None
-        if here.id is not None:
-            self._by_cell.setdefault(here.id, []).append(_Submitted(here.run, weakref.ref(job), view))
+        self._shown.add(here, job, view, submitted=submitted)
         if not here.watched:
             wait_at_cell_end(job, self.shell, here)
-        elif args.wait:
+        elif wait:
             job.wait()
 
-    def _declare(self, args: argparse.Namespace, body: str) -> LocalEnvironment:
+    def _check_place(self, args: argparse.Namespace, cell: str | None) -> None:
+        given = [option for option in ("remote", "local", "attached", "backend") if getattr(args, option)]
+        if cell is None and given:
+            raise UsageError(f"%sage_submit: the environment says where it runs; leave out --{given[0]}")
+        if args.local and args.remote:
+            raise UsageError("%sage_submit: --local and --remote exclude each other")
+        if args.attached and (args.local or not (args.remote or self._known.client)):
+            raise UsageError("%sage_submit: --attached is for a job of a server: give --remote HOST:PORT as well")
+
+    def _environment(self, args: argparse.Namespace) -> SubmittingEnvironment:
+        """A fresh one, where the job is to run."""
+        name = args.name or "pipeline"
+        if args.local or not (args.remote or self._known.client):
+            return LocalEnvironment(name, backend=args.backend or "threads")
+        from sage_nb.remote.environment import RemoteEnvironment
+
+        address = self._server(args.remote)._address
+        owner = "attached" if args.attached else "detached"
+        config = {"server": {"tls": True}} if address.tls else None
+        return RemoteEnvironment(
+            name, config, address.host, address.port, address.token, owner=owner, backend=args.backend
+        )
+
+    def _declare(self, args: argparse.Namespace, body: str) -> SubmittingEnvironment:
         __tracebackhide__ = True
-        env = LocalEnvironment(args.name or "pipeline", backend=args.backend)
+        env = self._environment(args)
         self.shell.user_ns["env"] = env
         run_body(self.shell, self.raw_cell, body, "%%sage_submit")
         bound = self.shell.user_ns.get("env")
-        if bound is not env and isinstance(bound, LocalEnvironment) and not env._graph.operators:
+        if bound is not env and isinstance(bound, SubmittingEnvironment) and not env._graph.operators:
             raise UsageError(
                 "%%sage_submit: the cell binds env to another environment; declare on the env it is given, "
                 "or submit yours with %sage_submit NAME"
             )
         return env
 
-    def _named_environment(self, name: str | None) -> LocalEnvironment:
+    def _named_environment(self, name: str | None) -> SubmittingEnvironment:
         if name is None:
             raise UsageError("%sage_submit: name the environment to submit, or use %%sage_submit with a cell below it")
         env = self.shell.user_ns.get(name)
-        if not isinstance(env, LocalEnvironment):
-            known = [key for key, value in self.shell.user_ns.items() if isinstance(value, LocalEnvironment)]
+        if not isinstance(env, SubmittingEnvironment):
+            known = [key for key, value in self.shell.user_ns.items() if isinstance(value, SubmittingEnvironment)]
             what = "is not an environment" if name in self.shell.user_ns else "is not defined"
             near = nearest(name, known)
             hint = f"; did you mean {near}?" if near else ""
             raise UsageError(f"%sage_submit: {name} {what}{hint}")
         return env
-
-    def _replace(self, here: Cell) -> None:
-        """Stop and clean what earlier runs of this cell started."""
-        if here.id is None:
-            return
-        submitted = self._by_cell.pop(here.id, [])
-        earlier = [one for one in submitted if one.run != here.run]
-        self._by_cell[here.id] = [one for one in submitted if one.run == here.run]
-        jobs = [job for one in earlier if (job := one.job()) is not None]
-        for one in earlier:
-            if one.view is not None:
-                one.view.close()
-        for job in jobs:
-            job.request_stop()
-        for job in jobs:
-            job.stop()
 
     def _one_line(self, exc: SageError) -> str:
         from sage_nb.engine.failure import describe_site
@@ -192,63 +245,68 @@ class SageMagics(Magics):
     @magic_arguments()
     @line_magic
     def sage_jobs(self, line: str) -> None:
-        """List the jobs of this kernel: those that run, and those that have ended."""
-        _arguments(self.sage_jobs, line)
-        self.shell.display_pub.publish(data=jobs_bundle(list(self.manager.jobs.values())))
+        """List the jobs of this kernel, those that run and those that have ended, and those of the server that
+        `%sage_connect` has connected the notebook to."""
+        arguments(self.sage_jobs, line)
+        found, why_not = self._known.all()
+        self.shell.display_pub.publish(data=jobs_bundle(found, why_not))
 
     @magic_arguments()
-    @argument("job", metavar="ID", help="a variable, an id, or the beginning of one")
+    @argument("job", metavar="ID", help="a variable, an id, the beginning of one, or the job's number on the server")
     @line_magic
     def sage_job(self, line: str) -> None:
         """Show a job: live where it runs, as it ended otherwise."""
-        info = self._find(_arguments(self.sage_job, line).job)
-        job = self.manager.get_job(info.uuid)
+        found = self._find("sage_job", arguments(self.sage_job, line).job)
+        job = self._asked("sage_job", found.job)
         if job is not None:
             show_job(job, self.shell, live=current_cell(self.shell).watched)
-        elif info.snapshot is not None:
-            self.shell.display_pub.publish(data=static_bundle(info.snapshot), metadata={"sage_nb": {"job": info.uuid}})
+        elif found.info.snapshot is not None:
+            bundle = static_bundle(found.info.snapshot)
+            self.shell.display_pub.publish(data=bundle, metadata={"sage_nb": {"job": found.uuid}})
 
     @magic_arguments()
-    @argument("--all", action="store_true", help="stop every job of this kernel")
-    @argument("job", nargs="?", metavar="ID", help="a variable, an id, or the beginning of one")
+    @argument("--all", action="store_true", help="stop every job that runs in this kernel")
+    @argument(
+        "job", nargs="?", metavar="ID", help="a variable, an id, the beginning of one, or its number on the server"
+    )
     @line_magic
     def sage_stop(self, line: str) -> None:
         """Stop a job, and wait until it is cleaned up."""
-        args = _arguments(self.sage_stop, line)
+        args = arguments(self.sage_stop, line)
         if args.all == (args.job is not None):
             raise UsageError("%sage_stop: takes the id of a job, or --all")
         if args.all:
-            stopped = self.manager.stop_all()
+            stopped = self._known.manager.stop_all()
             print(f"{len(stopped)} jobs stopped" if len(stopped) != 1 else "1 job stopped")
             return
-        info = self._find(args.job)
-        already = "had already " if info.status in ENDED else ""
-        status = self.manager.stop_job(info.uuid)
-        said = {"completed": "completed", "failed": "failed"}.get(status["status"], "stopped")
-        print(f"{status['name']} {status['uuid'][:8]} {already}{said}")
+        found = self._find("sage_stop", args.job)
+        already = "had already " if found.info.status in ENDED else ""
+        status = self._asked("sage_stop", found.stop)
+        said = status if status in ("completed", "failed") else "stopped"
+        print(f"{found.info.name} {found.uuid[:8]} {already}{said}")
 
     @magic_arguments()
     @argument("-n", type=int, default=100, metavar="N", help="show the last N lines, 100 unless given")
-    @argument("job", metavar="ID", help="a variable, an id, or the beginning of one")
+    @argument("job", metavar="ID", help="a variable, an id, the beginning of one, or the job's number on the server")
     @line_magic
     def sage_logs(self, line: str) -> None:
         """Show the last lines of a job's log."""
-        args = _arguments(self.sage_logs, line)
+        args = arguments(self.sage_logs, line)
         if args.n < 1:
             raise UsageError(f"%sage_logs: -n is a number of lines, 1 or more, not {args.n}")
-        info = self._find(args.job)
-        job = self.manager.get_job(info.uuid)
-        if job is not None:
-            lines = [str(entry) for entry in job.logs()]
-        else:
-            kept = info.snapshot.logs if info.snapshot is not None else ()
-            lines = [str(LogLine(e.time, e.level, e.source, e.text)) for e in kept]
-        print("\n".join(lines[-args.n :]) if lines else f"{info.name} {info.uuid[:8]} has logged nothing")
+        found = self._find("sage_logs", args.job)
+        lines = self._asked("sage_logs", lambda: found.log(args.n))
+        print("\n".join(map(str, lines)) if lines else f"{found.info.name} {found.uuid[:8]} has logged nothing")
 
-    def _find(self, word: str) -> JobInfo:
-        """The record of the job in the variable `word`, or with that id or beginning of one. Raises `UsageError`."""
+    def _find(self, magic: str, word: str) -> Found:
+        """The job in the variable `word`, or with that id, beginning of one, or number. Raises `UsageError`."""
         value = self.shell.user_ns.get(word)
+        return self._asked(magic, lambda: self._known.find(value if isinstance(value, Job) else word))
+
+    @staticmethod
+    def _asked(magic: str, question: Callable[[], _T]) -> _T:
+        """The answer. Raises `UsageError` where there is none, for a reason of ours."""
         try:
-            return self.manager.find(value if isinstance(value, Job) else word)
+            return question()
         except SageError as exc:
-            raise UsageError(str(exc)) from None
+            raise UsageError(f"%{magic}: {exc}") from None

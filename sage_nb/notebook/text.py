@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, OperatorView, ResultView, ServiceView
 from sage_nb.notebook import words
 
-__all__ = ["render_line", "render_text"]
+__all__ = ["render_error", "render_line", "render_text"]
 
 _ROWS, _LOG_LINES = 10, 10
 _CELL = 32
 _GAP = 2
+_SHORT_NAME = 12
 _DEEPEST = 24
 _DISPENSABLE = {
     **dict.fromkeys(("p50", "Late", "Instances", "p99", "Blocked", "Waiting", "Busy"), 26),
@@ -55,6 +56,11 @@ def render_line(snapshot: JobSnapshot) -> str:
     return words.fit(line, 80)
 
 
+def render_error(error: ErrorView, width: int = 80) -> str:
+    """Why a job failed, as `render_text` says it."""
+    return "\n".join(line.rstrip() for line in _error(error, max(width, 40)))
+
+
 def _is_live(snapshot: JobSnapshot) -> bool:
     return words.is_active(snapshot.status)
 
@@ -82,7 +88,13 @@ def _header(snapshot: JobSnapshot, width: int) -> Iterator[str]:
     state = f"{words.MARKS.get(snapshot.status, '○')} {words.state_word(snapshot.status)}"
     uuid = words.plain(snapshot.uuid[:8])
     room = width - words.cell_width(state) - words.cell_width(uuid) - 2 * _GAP
-    yield "  ".join([state, words.fit(words.plain(snapshot.name), room), uuid])
+    server = words.plain(words.at(snapshot))
+    beside = room - words.cell_width(server) - _GAP
+    if server and beside >= _SHORT_NAME:
+        yield "  ".join([state, words.fit(words.plain(snapshot.name), beside), server, uuid])
+    else:
+        yield "  ".join([state, words.fit(words.plain(snapshot.name), room), uuid])
+        yield from _wrapped(f"  {server}", width, 2) if server else ()
     facts = " · ".join(words.plain(fact) for fact in words.facts(snapshot) if fact)
     yield from _wrapped(f"  {facts}", width, 2)
     if not _is_live(snapshot):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ import traitlets
 
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.failure import headline
-from sage_nb.errors import JobStateError
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.notebook.html import render_html
@@ -158,11 +156,8 @@ class JobView:
         job = self._job
         if command == "view":
             self._view_changed(content)
-        elif job is not None and command == "stop":
-            job.request_stop()
-        elif job is not None and command in ("pause", "resume"):
-            with suppress(JobStateError):  # the job went on meanwhile; the next snapshot says so
-                job.pause() if command == "pause" else job.resume()
+        elif job is not None and command in ("stop", "pause", "resume"):
+            job._dispatcher.ask(command)
         _pump.wake()
 
     def _view_changed(self, content: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from sage_nb.jobs.snapshot import DeadLetterView, JobSnapshot, OperatorView, Res
 __all__ = [
     "MARKS",
     "Column",
+    "at",
     "blocks",
     "cell_width",
     "clock",
@@ -72,6 +73,11 @@ def state_word(status: str) -> str:
 def is_active(status: str) -> bool:
     """Whether a job in this state can still change."""
     return status not in ENDED
+
+
+def at(snapshot: JobSnapshot) -> str:
+    """Which server runs it: `on 127.0.0.1:19001`; nothing where the kernel does."""
+    return f"on {snapshot.server}" if snapshot.server else ""
 
 
 def count(n: int) -> str:

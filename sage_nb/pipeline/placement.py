@@ -13,6 +13,7 @@ __all__ = ["RayOptions", "ray_options"]
 
 _NUMBERS = ("num_cpus", "num_gpus", "memory")  # CPUs and bytes that are kept for it, GPUs that it is given
 _OTHERS = ("resources", "accelerator_type", "scheduling_strategy", "runtime_env")
+_STRATEGIES = ("DEFAULT", "SPREAD")  # or an object of Ray's
 _OF_SERVICES = ("max_restarts",)  # how often it is made anew after its process has died, -1 for always
 
 
@@ -30,6 +31,8 @@ class RayOptions:
         """Resources, by Ray's names, that a node has to have."""
         found = {"CPU": self.given.get("num_cpus", 0), "GPU": self.given.get("num_gpus", 0)}
         found["memory"] = self.given.get("memory", 0)
+        if "accelerator_type" in self.given:
+            found[f"accelerator_type:{self.given['accelerator_type']}"] = 0.001  # so Ray marks the nodes that have it
         return {name: amount for name, amount in (found | dict(self.given.get("resources", {}))).items() if amount}
 
 
@@ -50,6 +53,10 @@ def ray_options(kind: str, given: Any, *, service: bool = False) -> RayOptions |
         raise PipelineError(f"{kind}: ray's resources is a dict of names and amounts, not {resources!r}")
     for name, amount in resources.items():
         _check_amount(f"{kind}: ray's resource {name!r}", amount)
+    strategy = given.get("scheduling_strategy")
+    if isinstance(strategy, str) and strategy not in _STRATEGIES:
+        hint = did_you_mean(strategy, _STRATEGIES)
+        raise PipelineError(f"{kind}: ray has no scheduling_strategy {strategy!r}{hint}")
     restarts = given.get("max_restarts", 0)
     if isinstance(restarts, bool) or not isinstance(restarts, int) or restarts < -1:
         raise PipelineError(f"{kind}: ray's max_restarts is a number of restarts, or -1 for always, not {restarts!r}")

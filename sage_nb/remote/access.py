@@ -9,15 +9,38 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from jupyter_core.paths import jupyter_runtime_dir
 
+from sage_nb.remote.protocol import UNREADABLE
 from sage_nb.remote.settings import is_loopback
 
-__all__ = ["Notice", "find_token", "make_token", "notice_path", "read_notice", "remove_notice", "write_notice"]
+__all__ = [
+    "TOKEN_VARIABLE",
+    "Notice",
+    "Started",
+    "find_token",
+    "make_token",
+    "notice_path",
+    "read_notice",
+    "remove_notice",
+    "write_notice",
+]
 
-_VARIABLE = "SAGE_NB_TOKEN"
+TOKEN_VARIABLE = "SAGE_NB_TOKEN"
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """How a server was started that is a process of its own, so that it can be started so again."""
+
+    settings: dict[str, Any]
+    """Those of `Settings` that are not the usual ones, without the token."""
+    token_file: str | None = None
+    log_level: str = "INFO"
+    folder: str = ""
+    foreground: bool = False
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +55,20 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     tls: bool = False
     version: str = ""
+    started: Started | None = None
+    """None of a server on a thread of another program, which signals to the process would end."""
+
+    def __repr__(self) -> str:  # no token: it would come into logs and tracebacks
+        return f"<Notice {self.host}:{self.port}: process {self.pid}>"
 
 
 def make_token() -> str:
     """The token from `SAGE_NB_TOKEN`, or a new one."""
-    return os.environ.get(_VARIABLE) or secrets.token_urlsafe(32)
+    return _token_from_environment() or secrets.token_urlsafe(32)
+
+
+def _token_from_environment() -> str:
+    return os.environ.get(TOKEN_VARIABLE, "").strip()  # from a file, it may have the line's end
 
 
 def notice_path(port: int) -> Path:
@@ -69,7 +101,7 @@ def read_notice(port: int) -> Notice | None:
             if os.fstat(file.fileno()).st_uid != os.getuid():
                 return None
             return msgspec.json.decode(file.read(), type=Notice)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 
@@ -83,7 +115,7 @@ def remove_notice(port: int) -> None:
 
 def find_token(host: str, port: int) -> str | None:
     """The token for a server: from `SAGE_NB_TOKEN`, or of one on this machine from its file."""
-    if found := os.environ.get(_VARIABLE):
+    if found := _token_from_environment():
         return found
     if not is_loopback(host):
         return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from sage_nb.errors import PipelineError, ServerError
 from sage_nb.pipeline.spelling import did_you_mean
 from sage_nb.remote.access import find_token, read_notice
-from sage_nb.remote.settings import DEFAULT_PORT, LOOPBACK, is_loopback
+from sage_nb.remote.settings import DEFAULT_PORT, LOOPBACK, TOKEN_RULE, is_loopback, is_token
 
 __all__ = ["Address", "address_of", "parse"]
 
@@ -20,6 +23,13 @@ _OPTIONS = {
     "reconnect_timeout": "seconds after which a lost connection is given up; None for never",
     "owner_timeout": "seconds for which the notebook of an attached job may be gone",
 }
+
+
+_LONGEST = 1e9
+_V6 = r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(?:%[\w.~-]+)?"
+_FORM = re.compile(
+    rf"(?:https?://)?(?:(?:\[(?P<bracketed>{_V6})\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{{1,5}}))?|(?P<bare>{_V6}))/?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,13 @@ def address_of(host: str | None, port: int | None, token: str | None, options: A
         raise PipelineError(f"config: server is a dict such as {{'tls': True}}, not {options!r}")
     for key in options.keys() - _OPTIONS.keys():
         raise PipelineError(f"config: server has no {key!r}{did_you_mean(str(key), _OPTIONS)}")
+    if host is not None and not isinstance(host, str):
+        raise PipelineError(f"a server's host is a text, not {host!r}")
+    if token is not None and not is_token(token):
+        raise PipelineError(f"a token is {TOKEN_RULE}")  # and not which one it is
+    ca = options.get("ca")
+    if ca is not None and not isinstance(ca, (str, os.PathLike)):
+        raise PipelineError(f"config: server ca is the name of a file, not {ca!r}")
     found, number = parse(host or LOOPBACK)
     tls = bool(options.get("tls", (host or "").startswith("https://")))
     port = number if port is None and number is not None else DEFAULT_PORT if port is None else port
@@ -79,23 +96,27 @@ def address_of(host: str | None, port: int | None, token: str | None, options: A
         tls = notice is not None and notice.tls
     for name in ("request_timeout", "reconnect_timeout", "owner_timeout"):
         value = options.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 < value < _LONGEST):
             raise PipelineError(f"config: server {name} is a number of seconds above 0, not {value!r}")
     return Address(
-        found, port, token, tls, options.get("ca"), options.get("request_timeout", 1800.0),
+        found, port, token, tls, None if ca is None else os.fspath(ca), options.get("request_timeout") or 1800.0,
         options.get("reconnect_timeout"),
     )  # fmt: skip
 
 
 def parse(text: str) -> tuple[str, int | None]:
     """Host and port of `HOST`, `HOST:PORT`, `[::1]:PORT` or `https://HOST:PORT`. Raises `PipelineError`."""
-    rest = text.strip().removeprefix("https://").removeprefix("http://").rstrip("/")
-    host, port = rest, ""
-    if rest.startswith("["):
-        host, _, port = rest[1:].partition("]")
-        port = port.removeprefix(":")
-    elif rest.count(":") == 1:
-        host, _, port = rest.partition(":")
-    if (port and not port.isdecimal()) or not host or "/" in host:
+    found = _FORM.fullmatch(text.strip())
+    v6 = "" if found is None else found["bracketed"] or found["bare"] or ""
+    if found is None or (v6 and not _is_ip(v6)):
         raise PipelineError(f"a server's address is HOST:PORT, not {text!r}")
-    return host, int(port) if port else None
+    return v6 or str(found["name"]), int(found["port"]) if found["port"] else None
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,8 +1,6 @@
-"""The HTTP side of a server: who may ask, what can be asked, and errors as JSON.
+"""The HTTP side of a server: who may ask, and what can be asked.
 
-Every answer that is an error is `{"error": {"type": ..., "text": ...}}`: the type is one of `sage_nb.errors`, so that
-the client raises it as what it is. A request with an effect carries an id of the client's making in `X-Request-Id`; a
-repeat gets the first answer.
+A request with an effect carries an id of the client's making in `X-Request-Id`; a repeat gets the first answer.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from yarl import URL
 
 import sage_nb
 from sage_nb.errors import (
@@ -29,17 +28,18 @@ from sage_nb.errors import (
     JobStateError,
     ProtocolError,
     SageError,
-    ServerBusyError,
     ServerError,
     ShippingError,
     SubmitError,
 )
 from sage_nb.remote import metrics
+from sage_nb.remote.answers import error_answer, json_answer
 from sage_nb.remote.core import Core
 from sage_nb.remote.hosted import HostedJob
 from sage_nb.remote.openapi import description
-from sage_nb.remote.payload import HEAD_LIMIT, MAGIC, PayloadHead, read_head
-from sage_nb.remote.protocol import PROTOCOL, python_version
+from sage_nb.remote.payload import HEAD_LIMIT, MAGIC, PayloadHead, check_body, read_head
+from sage_nb.remote.protocol import PROTOCOL, PROTOCOL_HEADER, UNREADABLE, python_version
+from sage_nb.remote.settings import is_loopback
 from sage_nb.remote.watching import MESSAGE_LIMIT, Watching
 
 __all__ = ["make_app"]
@@ -56,11 +56,8 @@ _CORE = web.AppKey("core", Core)
 _SOCKETS: web.AppKey[_Sockets] = web.AppKey("sockets", _Sockets)
 _OPEN = frozenset({"/health"})
 _REPEATS = 10_000
+_HELLO = {PROTOCOL_HEADER: str(PROTOCOL)}
 _JSON_LIMIT = 64 * 1024
-_STATUS = (
-    (AccessError, 401), (JobNotFoundError, 404), (JobStateError, 409), (ShippingError, 409), (ProtocolError, 400),
-    (ServerBusyError, 507), (SubmitError, 413), (ServerError, 503),
-)  # fmt: skip
 PING = 20.0
 """Seconds between pings; a connection that does not answer half of that long is dead."""
 
@@ -72,7 +69,6 @@ def make_app(core: Core, token: str | None) -> web.Application:
     app = web.Application(
         middlewares=[_errors, _access(token), _repeats()],
         client_max_size=_JSON_LIMIT,
-        handler_args={"max_line_size": 8190, "max_field_size": 8190},
     )
     app[_CORE] = core
     app[_SOCKETS] = _Sockets()
@@ -109,33 +105,25 @@ async def _hang_up(app: web.Application) -> None:
 # --------------------------------------------------------------------------------------------- around every request
 
 
-def _error(exc: SageError, status: int | None = None) -> web.Response:
-    if status is None:
-        status = next((code for kind, code in _STATUS if isinstance(exc, kind)), 400)
-    return _json({"error": {"type": type(exc).__name__, "text": str(exc)}}, status)
-
-
-def _json(data: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(data), status=status, content_type="application/json")
-
-
 @web.middleware
 async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except SageError as exc:
-        return _error(exc)
+        return error_answer(exc)
     except web.HTTPRequestEntityTooLarge:
-        return _error(SubmitError(f"the request is larger than {_JSON_LIMIT:,} bytes"), 413)
+        return error_answer(SubmitError(f"the request is larger than {_JSON_LIMIT:,} bytes"), 413)
     except web.HTTPException as exc:
         if exc.status == 404:
-            return _error(ProtocolError(f"there is nothing at {request.path}; see /openapi.json"), 404)
-        return _error(ProtocolError(exc.reason), exc.status)
+            return error_answer(ProtocolError(f"there is nothing at {request.path}; see /openapi.json"), 404)
+        return error_answer(ProtocolError(f"{request.method} {request.path}: {exc.text}"), exc.status)
+    except web.RequestPayloadError as exc:
+        return error_answer(ProtocolError(f"the body of the request cannot be read: {type(exc.__cause__).__name__}"))
     except (asyncio.CancelledError, ConnectionError):
         raise
     except Exception as exc:  # noqa: BLE001 - the one who asked is told, and so is the log
         _LOG.exception("%s %s failed", request.method, request.path)  # the path alone: a query may hold a token
-        return _error(ServerError(f"the server failed: {type(exc).__name__}; its log says more"), 500)
+        return error_answer(ServerError(f"the server failed: {type(exc).__name__}; its log says more"), 500)
 
 
 def _access(token: str | None) -> Any:
@@ -143,7 +131,10 @@ def _access(token: str | None) -> Any:
 
     @web.middleware
     async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if expected is not None and request.path not in _OPEN:
+        if expected is None:
+            if _is_of_another_site(request):
+                raise AccessError("a page of another site may not ask a server that needs no token")
+        elif request.path not in _OPEN:
             given = _token_of(request)
             if given is None:
                 raise AccessError("the server needs a token: set SAGE_NB_TOKEN, or pass token=")
@@ -152,6 +143,20 @@ def _access(token: str | None) -> Any:
         return await handler(request)
 
     return check
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Whether a browser asks, for a page that is not from this machine: any page may have it do that, or have a name of
+    its own lead here."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
+    try:
+        hosts = [URL(f"http://{request.host}").host]
+        if (origin := request.headers.get("Origin")) is not None:
+            hosts.append(URL(origin).host)
+    except ValueError:
+        return True
+    return not all(is_loopback(host or "") for host in hosts)
 
 
 def _token_of(request: web.Request) -> str | None:
@@ -188,7 +193,7 @@ async def _answer(request: web.Request, handler: _Handler) -> tuple[int, bytes]:
     try:
         response = await handler(request)
     except SageError as exc:
-        response = _error(exc)
+        response = error_answer(exc)
     assert isinstance(response, web.Response)
     return response.status, bytes(response.body or b"")  # type: ignore[arg-type]
 
@@ -199,8 +204,8 @@ async def _answer(request: web.Request, handler: _Handler) -> tuple[int, bytes]:
 async def _health(request: web.Request) -> web.Response:
     core = request.app[_CORE]
     if core.history_error is not None:
-        return _json({"status": "degraded", "error": core.history_error}, 503)
-    return _json({"status": "ok"})
+        return json_answer({"status": "degraded", "error": core.history_error}, 503, headers=_HELLO)
+    return json_answer({"status": "ok"}, headers=_HELLO)
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -209,12 +214,12 @@ async def _metrics(request: web.Request) -> web.Response:
 
 
 async def _openapi(_request: web.Request) -> web.Response:
-    return _json(description())
+    return json_answer(description())
 
 
 async def _server(request: web.Request) -> web.Response:
     core = request.app[_CORE]
-    return _json(
+    return json_answer(
         {
             "version": sage_nb.__version__,
             "protocol": PROTOCOL,
@@ -241,11 +246,11 @@ def _job(request: web.Request) -> HostedJob:
 
 async def _list(request: web.Request) -> web.Response:
     core = request.app[_CORE]
-    return _json([{**job.summary(), "position": core.position(job)} for job in core.jobs.values()])
+    return json_answer([{**job.summary(), "position": core.position(job)} for job in core.jobs.values()])
 
 
 async def _status(request: web.Request) -> web.Response:
-    return _json(request.app[_CORE].status(_job(request)))
+    return json_answer(request.app[_CORE].status(_job(request)))
 
 
 async def _submit(request: web.Request) -> web.Response:
@@ -254,7 +259,7 @@ async def _submit(request: web.Request) -> web.Response:
     if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", uuid):
         raise ProtocolError(f"a job's id is a uuid in lower case, not {uuid[:60]!r}")
     if uuid in core.jobs:
-        return _json(core.status(core.jobs[uuid]))
+        return json_answer(core.status(core.jobs[uuid]))
     part = core.state / f"{uuid}.{uuids.uuid4().hex}.part"
     try:
         head = await _receive(request, part)
@@ -265,7 +270,7 @@ async def _submit(request: web.Request) -> web.Response:
         raise core.no_room(exc) from exc
     finally:
         part.unlink(missing_ok=True)
-    return _json(core.status(job), 201 if new else 200)
+    return json_answer(core.status(job), 201 if new else 200)
 
 
 async def _receive(request: web.Request, part: Path) -> PayloadHead:
@@ -275,8 +280,8 @@ async def _receive(request: web.Request, part: Path) -> PayloadHead:
     too_large = SubmitError(f"the pipeline is larger than the {limit / (1 << 20):g} MB that the server takes")
     if request.content_length is not None and request.content_length > limit:
         raise too_large
-    size, start, head = 0, b"", None
-    with open(part, "xb") as file:
+    size, start, head, begin = 0, b"", None, 0
+    with open(part, "x+b") as file:
         os.fchmod(file.fileno(), 0o600)
         async for chunk in request.content.iter_any():
             size += len(chunk)
@@ -286,13 +291,14 @@ async def _receive(request: web.Request, part: Path) -> PayloadHead:
                 start += chunk
                 found = read_head(start)
                 if found is not None:
-                    head = _accepted(found[0])
+                    head, begin = _accepted(found[0]), found[1]
                     start = b""
                 elif len(start) > HEAD_LIMIT + len(MAGIC) + 4:
                     raise ProtocolError("the head of the pipeline cannot be read")
             file.write(chunk)
-    if head is None:
-        raise ProtocolError("the pipeline is cut off")
+        if head is None:
+            raise ProtocolError("the pipeline is cut off in its head")
+        check_body(file, begin)
     return head
 
 
@@ -312,17 +318,17 @@ def _accepted(head: PayloadHead) -> PayloadHead:
 
 async def _delete(request: web.Request) -> web.Response:
     await request.app[_CORE].delete(_job(request), force=request.query.get("force") in ("1", "true"))
-    return _json({})
+    return json_answer({})
 
 
 async def _pause(request: web.Request) -> web.Response:
     await request.app[_CORE].pause(_job(request))
-    return _json({})
+    return json_answer({})
 
 
 async def _continue(request: web.Request) -> web.Response:
     await request.app[_CORE].resume(_job(request))
-    return _json({})
+    return json_answer({})
 
 
 class _Stop(msgspec.Struct):
@@ -335,12 +341,12 @@ async def _stop(request: web.Request) -> web.Response:
     text = await request.read()
     try:
         said = msgspec.json.decode(text, type=_Stop) if text else _Stop()
-    except msgspec.DecodeError as exc:
+    except UNREADABLE as exc:
         raise ProtocolError(f"stop: {exc}") from exc
     if not 0 <= said.timeout <= 86_400:
         raise JobStateError(f"stop: timeout is a number of seconds, 0 or more, not {said.timeout!r}")
     await core.stop(job, said.timeout, wait=said.wait)
-    return _json(core.status(job))
+    return json_answer(core.status(job))
 
 
 async def _snapshot(request: web.Request) -> web.Response:
@@ -351,7 +357,7 @@ async def _snapshot(request: web.Request) -> web.Response:
 
 
 async def _states(request: web.Request) -> web.Response:
-    return _json(await request.app[_CORE].states(_job(request)))
+    return json_answer(await request.app[_CORE].states(_job(request)))
 
 
 async def _logs(request: web.Request) -> web.Response:
@@ -362,7 +368,7 @@ async def _logs(request: web.Request) -> web.Response:
     if most < 1:
         raise ProtocolError(f"logs: n is a number of lines, 1 or more, not {request.query.get('n')!r}")
     loop = asyncio.get_running_loop()
-    return _json(await loop.run_in_executor(None, _job(request).log_lines, min(most, 10_000)))
+    return json_answer(await loop.run_in_executor(None, _job(request).log_lines, min(most, 10_000)))
 
 
 async def _payload(request: web.Request) -> web.StreamResponse:

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
+from sage_nb.engine.dispatcher import ENDED
 from sage_nb.errors import SageError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import thread_context
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.remote.address import address_of
-from sage_nb.remote.client import call, connection_to
+from sage_nb.remote.client import call, connection_to, job_path
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.portal import portal, run_on
 from sage_nb.remote.protocol import Declared
@@ -34,18 +35,19 @@ def attach(job: Job | str, host: str | None = None, port: int | None = None, *, 
 
     `job` is its uuid, its number, or a beginning of the uuid that no other has. The handle has everything from the
     job's start that the server still keeps: results, logs, dead letters. An interrupt of what waits for it leaves the
-    job alone. Raises `JobNotFoundError` and `ServerUnreachableError`.
+    job alone; a handle that nobody holds any more hears nothing more. Raises `JobNotFoundError` and
+    `ServerUnreachableError`.
     """
     return attach_to(connection_to(address_of(host, port, token)), str(job))
 
 
-def attach_to(connection: Connection, word: str) -> Job:
-    """Like `attach`, by a connection."""
+def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job:
+    """Like `attach`, by a connection; its items come only with `results`."""
     context = thread_context()
 
     async def work() -> Job:
-        status = await connection.request("GET", f"/v1/jobs/{word}")
-        return await attach_async(connection, status, context=context)
+        status = await connection.request("GET", job_path(word))
+        return await attach_async(connection, status, results=results, context=context)
 
     return call(connection, work)
 
@@ -109,7 +111,10 @@ def handle_of(uuid: str) -> Job | None:
 
 
 def info_of(status: dict[str, Any]) -> JobInfo:
-    """The record of a job, from what the server says of it."""
+    """The record of a job, from what the server says of it: its status, or the summary of it."""
+    stopped = status.get("stop_time")
+    if stopped is None and status["status"] in ENDED and status["start_time"] is not None:
+        stopped = status["start_time"] + status["runtime"]
     return JobInfo(
         status["uuid"],
         status["name"],
@@ -117,7 +122,7 @@ def info_of(status: dict[str, Any]) -> JobInfo:
         status=status["status"],
         autostop=status["autostop"],
         start_time=status["start_time"],
-        stop_time=status.get("stop_time"),
+        stop_time=stopped,
         restart_count=status["restart_count"],
         last_update=status["last_update"],
         error=status["error"],

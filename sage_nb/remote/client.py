@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from sage_nb.engine.failure import safe_text
 from sage_nb.errors import JobNotFoundError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot
@@ -26,9 +27,10 @@ from sage_nb.remote.portal import portal, run_on, wait
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
 
-__all__ = ["JobManagerClient", "connection_to"]
+__all__ = ["JobManagerClient", "call", "connection_to", "job_path"]
 
 _T = TypeVar("_T")
+_LONGEST = 100
 _connections: dict[Address, Connection] = {}
 _lock = threading.Lock()
 
@@ -57,8 +59,10 @@ class _Async:
         self._connection = connection
 
     async def _request(self, method: str, path: str, **how: Any) -> Any:
+        return await self._on_portal(self._connection.request(method, path, **how))
+
+    async def _on_portal(self, work: Coroutine[Any, Any, Any]) -> Any:
         loop = portal.enter(self._connection)
-        work = self._connection.request(method, path, **how)
         if asyncio.get_running_loop() is loop:
             return await work
         return await asyncio.wrap_future(run_on(loop, work))
@@ -67,7 +71,8 @@ class _Async:
         """See `JobManagerClient.submit_job`."""
         uuid = uuid or str(uuids.uuid4())
         data = bytes(serialized_data)
-        await self._request("PUT", f"/v1/jobs/{uuid}", data=data)
+        job_path(uuid)  # whether it can be one
+        await self._on_portal(self._connection.submit(uuid, [data]))
         if autostop:
             await self.wait(uuid)
         return uuid
@@ -83,7 +88,7 @@ class _Async:
 
     async def get_job_status(self, job: Job | str) -> dict[str, Any]:
         """See `JobManagerClient.get_job_status`."""
-        found: dict[str, Any] = await self._request("GET", _path(job))
+        found: dict[str, Any] = await self._request("GET", job_path(job))
         return found
 
     async def list_jobs(self) -> list[dict[str, Any]]:
@@ -93,30 +98,30 @@ class _Async:
 
     async def pause_job(self, job: Job | str) -> None:
         """See `JobManagerClient.pause_job`."""
-        await self._request("POST", _path(job, "pause"))
+        await self._request("POST", job_path(job, "pause"))
 
     async def continue_job(self, job: Job | str) -> None:
         """See `JobManagerClient.continue_job`."""
-        await self._request("POST", _path(job, "continue"))
+        await self._request("POST", job_path(job, "continue"))
 
     async def stop_job(self, job: Job | str, timeout: float = 10.0) -> dict[str, Any]:
         """See `JobManagerClient.stop_job`."""
         data = msgspec.json.encode({"timeout": timeout, "wait": True})
-        found: dict[str, Any] = await self._request("POST", _path(job, "stop"), data=data, patient=True)
+        found: dict[str, Any] = await self._request("POST", job_path(job, "stop"), data=data, patient=True)
         return found
 
     async def delete_job(self, job: Job | str, force: bool = False) -> None:
         """See `JobManagerClient.delete_job`."""
-        await self._request("DELETE", _path(job), query={"force": "1"} if force else None, patient=True)
+        await self._request("DELETE", job_path(job), query={"force": "1"} if force else None, patient=True)
 
     async def job_logs(self, job: Job | str, n: int = 100) -> list[dict[str, Any]]:
         """See `JobManagerClient.job_logs`."""
-        found: list[dict[str, Any]] = await self._request("GET", _path(job, "logs"), query={"n": str(n)})
+        found: list[dict[str, Any]] = await self._request("GET", job_path(job, "logs"), query={"n": str(n)})
         return found
 
     async def job_states(self, job: Job | str) -> list[dict[str, Any]]:
         """See `JobManagerClient.job_states`."""
-        found: list[dict[str, Any]] = await self._request("GET", _path(job, "states"))
+        found: list[dict[str, Any]] = await self._request("GET", job_path(job, "states"))
         return found
 
     async def health_check(self) -> dict[str, Any]:
@@ -243,11 +248,11 @@ class JobManagerClient:
 
         return snapshots(self._call(begin))
 
-    def attach(self, job: Job | str) -> Job:
-        """A live handle on a job, with everything from its start that is still kept."""
+    def attach(self, job: Job | str, *, results: bool = True) -> Job:
+        """A live handle on a job, with everything from its start that is still kept; its items only with `results`."""
         from sage_nb.remote.attaching import attach_to
 
-        return attach_to(self._connection, str(job))
+        return attach_to(self._connection, str(job), results=results)
 
     def close(self) -> None:
         """Close the connections, unless a handle on a job needs them. They open again when they are needed."""
@@ -263,8 +268,9 @@ class JobManagerClient:
         return call(self._connection, work)
 
 
-def _path(job: Job | str, what: str = "") -> str:
+def job_path(job: Job | str, what: str = "") -> str:
+    """Where a server has a job. Raises `JobNotFoundError` for what no job is called by."""
     word = str(job)
-    if not word or word in (".", ".."):
-        raise JobNotFoundError(f"the server knows no job {word!r}")
+    if not 0 < len(word) <= _LONGEST or not word.isprintable() or word in (".", ".."):
+        raise JobNotFoundError(f"the server knows no job {safe_text(word, 100)!r}")
     return f"/v1/jobs/{quote(word, safe='')}" + (f"/{what}" if what else "")

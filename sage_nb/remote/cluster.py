@@ -75,7 +75,7 @@ def keep(connection: ChildConnection) -> None:
 
     connection.grace = _GRACE
     _, buffers = connection.receive()
-    lease = acquire(marshal.loads(buffers[0]), lambda lost: connection.ended.set())
+    lease = acquire(marshal.loads(buffers[0]), lambda lost: connection.ended.set(), lambda text, level: print(text))
     lease.ready.wait()
     if lease.error is not None:
         connection.send(0, marshal.dumps((False, str(lease.error))))

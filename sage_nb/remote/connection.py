@@ -24,7 +24,7 @@ from sage_nb.engine.failure import headline
 from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
 from sage_nb.remote.address import Address
 from sage_nb.remote.portal import portal
-from sage_nb.remote.protocol import records_in
+from sage_nb.remote.protocol import PROTOCOL, PROTOCOL_HEADER, UNREADABLE, records_in
 
 __all__ = ["CLIENT", "Connection", "Subscriber"]
 
@@ -41,6 +41,9 @@ _TAKEN_WITHIN = 0.1
 _PIECE = 1 << 20
 _LOG = logging.getLogger("sage_nb.client")
 _SUB = struct.Struct("<I")
+_MEET = 10.0
+"""Seconds within which a server says that it is one."""
+_NOT_TRUSTED = (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
 
 
@@ -107,15 +110,25 @@ class Connection:
     # Requests
 
     async def request(
-        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        patient: bool = False,
     ) -> Any:
         """The JSON answer. Raises the error that the server names, or `ServerUnreachableError`.
 
         `patient` commands may take as long as they do. All are safe to send again: reads, what carries an id, and a
         submission.
         """
-        body = await self._try(method, path, data=data, query=query, patient=patient)
-        return msgspec.json.decode(body) if body else None
+        body = await self._try(method, path, data=data, query=query, headers=headers, patient=patient)
+        try:
+            return msgspec.json.decode(body) if body else None
+        except UNREADABLE as exc:
+            raise _stranger(self.address, "its answer is no JSON") from exc
 
     async def submit(self, uuid: str, pieces: Sequence[Buffer]) -> Any:
         """Submit a payload under a uuid."""
@@ -130,26 +143,37 @@ class Connection:
         def body() -> Any:
             return sent() if size > _PIECE else b"".join(pieces)
 
-        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body)
+        return await self.request("PUT", f"/v1/jobs/{uuid}", data=body, headers={"Content-Length": str(size)})
 
     async def fetch(self, path: str) -> bytes:
         """The bytes of an answer."""
         return await self._try("GET", path)
 
     async def _try(
-        self, method: str, path: str, *, data: Any = None, query: dict[str, str] | None = None, patient: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Any = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+        patient: bool = False,
     ) -> bytes:
         began = time.monotonic()
-        headers = {} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex}
+        headers = {**(headers or {}), **({} if method == "GET" else {"X-Request-Id": uuids.uuid4().hex})}
         delay = _FIRST_DELAY
         self._requests += 1
         try:
             while True:
                 try:
                     return await self._once(method, path, headers, data() if callable(data) else data, query, patient)
+                except _NOT_TRUSTED as exc:
+                    raise self._not_trusted(exc) from exc
                 except _LOST as exc:
                     if isinstance(exc, asyncio.TimeoutError) or time.monotonic() - began >= self._try_for(exc):
                         raise self._unreachable(exc) from exc
+                except aiohttp.ClientError as exc:
+                    raise _stranger(self.address, "it does not speak HTTP") from exc
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LAST_DELAY)
         finally:
@@ -167,6 +191,8 @@ class Connection:
         self, method: str, path: str, headers: dict[str, str], data: Any, query: Any, patient: bool
     ) -> bytes:
         session, known = self._open(), self.address.headers()
+        if not self._reached:
+            await self._meet(session)
         total = None if patient else self.address.request_timeout
         async with session.request(
             method,
@@ -185,6 +211,26 @@ class Connection:
                 raise _error(response.status, body, self.address)
             return body
 
+    async def _meet(self, session: aiohttp.ClientSession) -> None:
+        """Before anything is sent there: see that it is a JobManager server, as what listens may be anything, and might
+        never answer."""
+        limit = min(_MEET, self.address.request_timeout)
+        timeout = aiohttp.ClientTimeout(total=limit, sock_connect=_CONNECT)
+        try:
+            async with session.get(f"{self.address.url}/health", timeout=timeout, allow_redirects=False) as response:
+                status, spoken = response.status, response.headers.get(PROTOCOL_HEADER)
+        except aiohttp.ServerTimeoutError:
+            raise  # there is no connection
+        except TimeoutError as exc:
+            raise _stranger(self.address, f"it does not answer within {limit:g} s") from exc
+        if spoken is None:
+            raise _stranger(self.address, f"it answers {status}, and does not say that it is one")
+        if spoken != str(PROTOCOL):
+            raise ProtocolError(
+                f"the server at {self.address} has another version of sage_nb, which speaks another language: "
+                "install the same version on both sides"
+            )
+
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             loop = portal.enter(self)
@@ -201,6 +247,13 @@ class Connection:
         return ServerUnreachableError(
             f"no JobManager server answers at {self.address}: {why}; "
             f"start one with `sage-nb jobmanager start --port {self.address.port}`, or check the address"
+        )
+
+    def _not_trusted(self, exc: Exception) -> ServerError:
+        why = getattr(exc, "certificate_error", None) or getattr(exc, "os_error", None) or exc
+        return ServerError(
+            f"no trusted connection to {self.address}: {why}; "
+            'name the file with its certificate, as in config={"server": {"tls": True, "ca": "cert.pem"}}'
         )
 
     def _rest(self) -> None:
@@ -304,7 +357,7 @@ class Connection:
                 if self.address.headers() != known:
                     raise _NewTokenError from exc
                 raise AccessError(f"the server at {self.address} does not accept this token") from exc
-            raise ServerError(f"{self.address} is no JobManager server: it answers {exc.status}") from exc
+            raise _stranger(self.address, f"it answers {exc.status}") from exc
         async with socket:
             self._socket = socket
             self._reached = True
@@ -405,8 +458,12 @@ def _error(status: int, body: bytes, address: Address) -> SageError:
     try:
         told = msgspec.json.decode(body)["error"]
         return ServerError(told) if isinstance(told, str) else _rebuilt(told)  # a text is that of `/health`
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-        return ServerError(f"{address} is no JobManager server: it answers {status}")
+    except (*UNREADABLE, KeyError, TypeError, AttributeError):
+        return _stranger(address, f"it answers {status}")
+
+
+def _stranger(address: Address, why: str) -> ServerError:
+    return ServerError(f"what listens at {address} is no JobManager server: {why}; check the address")
 
 
 def _rebuilt(told: dict[str, Any]) -> SageError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -18,7 +19,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.errors import ClusterError, JobNotFoundError, JobStateError, ServerBusyError, ServerError, WorkerError
+from sage_nb.errors import (
+    ClusterError,
+    JobNotFoundError,
+    JobStateError,
+    SageError,
+    ServerBusyError,
+    ServerError,
+    WorkerError,
+)
 from sage_nb.remote.cluster import Cluster
 from sage_nb.remote.history import Entry, History
 from sage_nb.remote.hosted import HostedJob
@@ -66,14 +75,22 @@ class Core:
         """Jobs that are being given to runners."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._lock: int | None = None
+        """The file that says that the folder is in use."""
         self._cluster = Cluster(settings.ray)
 
     # Life
 
     async def begin(self) -> None:
         """Take up what the last server left, and begin."""
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self.state / "jobs").mkdir(exist_ok=True)
+        try:
+            self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = _lock(self.state / "lock")
+            (self.state / "jobs").mkdir(exist_ok=True)
+        except OSError as exc:
+            if isinstance(exc, SageError):
+                raise
+            raise ServerError(f"the folder {self.state} cannot be used: {exc}") from exc
         self._history = await self._write(lambda: History(self.state / "history.sqlite"))
         for leftover in self.state.glob("*.part"):
             leftover.unlink(missing_ok=True)
@@ -104,6 +121,9 @@ class Core:
         if self._history is not None:
             await self._write(self._history.close)
         self._writer.shutdown()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _take_up(self, entry: Entry) -> None:
         job = self.jobs[entry.uuid] = self._host(entry)
@@ -344,13 +364,16 @@ class Core:
         self._present[client] -= 1
         if not self._present[client]:
             del self._present[client]
-            self._seen[client] = time.monotonic()
+            if any(job.entry.owner == client for job in [*self.queue, *self.running]):
+                self._seen[client] = time.monotonic()
 
     async def _look_after_owners(self) -> None:
         """Stop the jobs whose owners have been gone for too long."""
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
+            owned = {job.entry.owner for job in [*self.queue, *self.running]}
+            self._seen = {owner: when for owner, when in self._seen.items() if owner in owned}
             for job in [*self.queue, *self.running]:
                 owner = job.entry.owner
                 if owner is None or owner in self._present or job.stop_asked:
@@ -435,3 +458,18 @@ class Core:
 
 def _copy(entry: Entry) -> Entry:
     return Entry(**{name: getattr(entry, name) for name in Entry.__struct_fields__})
+
+
+def _lock(path: Path) -> int:
+    """Take a folder for this server alone. Raises `ServerBusyError`."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        if not isinstance(exc, BlockingIOError):
+            raise
+        raise ServerBusyError(
+            f"another JobManager server keeps its jobs in {path.parent}; end that one, or use another folder"
+        ) from exc
+    return fd

@@ -128,8 +128,10 @@ class RemoteEnvironment(SubmittingEnvironment):
 
         try:
             call(connection, submit)
-        except BaseException:
+        except BaseException as exc:
             self._job = None
+            if isinstance(exc, KeyboardInterrupt):
+                run.ask("stop")  # the server may have it all the same
             raise
         return job
 

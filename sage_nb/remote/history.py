@@ -89,18 +89,28 @@ class History:
         self._path = path
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise ServerBusyError(
-                    f"{path} was written by a newer version of sage_nb; use that one, or another --state folder"
-                )
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
         except sqlite3.Error as exc:
             raise self._cannot(exc) from exc
+        try:
+            self._begin()
+        except sqlite3.Error as exc:
+            self._db.close()
+            raise self._cannot(exc) from exc
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _begin(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise ServerBusyError(
+                f"{self._path} was written by a newer version of sage_nb; use that one, or another --state folder"
+            )
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.executescript(_SCHEMA)
+        self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
     def add(self, entry: Entry) -> Entry:
         """Remember a job. It has its number from then on."""

@@ -22,7 +22,7 @@ from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.frames import Frame
 from sage_nb.engine.travelled import dumps_exception
-from sage_nb.errors import JobStateError, SageError, WorkerError
+from sage_nb.errors import JobNotFoundError, JobStateError, SageError, WorkerError
 from sage_nb.remote import protocol
 from sage_nb.remote.history import Entry
 from sage_nb.remote.protocol import Kind, Order, pack_buffers, record
@@ -64,6 +64,7 @@ class HostedJob:
         """Called with every change of its record."""
         self._spool: Spool | None = None
         self._opening = threading.Lock()
+        self._deleted = False
         self._spool_limit = spool_limit
         self._told = False
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -92,8 +93,10 @@ class HostedJob:
 
     @property
     def spool(self) -> Spool:
-        """The job's log; opened when it is first wanted. Any thread."""
-        with self._opening:  # a log that is opened twice is written twice, and half of it never read
+        """The job's log; opened when it is first wanted. Any thread. Raises `JobNotFoundError` of a deleted job."""
+        with self._opening:
+            if self._deleted:
+                raise JobNotFoundError(f"job {self.entry.name!r} was deleted")
             if self._spool is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._spool = Spool(self.folder, self._spool_limit)
@@ -299,11 +302,14 @@ class HostedJob:
 
     def close(self) -> None:
         """Close its files."""
-        if self._spool is not None:
-            self._spool.rest()
+        with self._opening:
+            if self._spool is not None:
+                self._spool.rest()
 
     def delete(self) -> None:
         """Delete its files."""
+        with self._opening:
+            self._deleted = True
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

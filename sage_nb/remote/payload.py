@@ -5,9 +5,10 @@ magic: 8 bytes | size of the head: u32 | head: JSON of a `PayloadHead` | body: b
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
@@ -15,10 +16,10 @@ import sage_nb
 from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.failure import cells, safe_text
 from sage_nb.engine.shipping import dumps, loads
-from sage_nb.engine.unshippable import captured_containers
+from sage_nb.engine.unshippable import captured_containers, what_travels
 from sage_nb.errors import ProtocolError
 from sage_nb.pipeline.graph import Graph
-from sage_nb.remote.protocol import PROTOCOL, pack_buffers, python_version, unpack_buffers
+from sage_nb.remote.protocol import PROTOCOL, UNREADABLE, pack_buffers, python_version, unpack_buffers
 
 if TYPE_CHECKING:
     from sage_nb.jobs.submitting import SubmittingEnvironment
@@ -27,6 +28,7 @@ __all__ = [
     "HEAD_LIMIT",
     "MAGIC",
     "PayloadHead",
+    "check_body",
     "copied_containers",
     "head_for",
     "joined",
@@ -39,6 +41,7 @@ MAGIC = b"sage_nb\x01"
 HEAD_LIMIT = 64 * 1024
 """Bytes; what a head says of itself is not believed beyond that."""
 _SIZE = struct.Struct("<I")
+_MOST_BUFFERS = 1 << 20
 
 
 class PayloadHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +72,9 @@ def make_payload(env: SubmittingEnvironment, head: PayloadHead) -> list[Buffer]:
     """An environment's pipeline, in pieces that follow each other. Raises `ShippingError`, which names what cannot
     travel."""
     graph = env._graph.copy()
-    parts = {f"operator {op.name!r} ({op.kind})": op.spec for op in graph.operators}
-    parts |= {f"service {name!r}": (spec.make, spec.args, spec.kw) for name, spec in graph.services.items()}
+    parts = {f"operator {op.name!r} ({op.kind})": what_travels(op.spec) for op in graph.operators}
+    for name, spec in graph.services.items():
+        parts[f"service {name!r}"] = {"class": spec.make, "arguments": spec.args, "keywords": spec.kw}
     body = dumps((graph, env.config, cells()), parts=parts)
     packed = msgspec.json.encode(head)
     return [MAGIC + _SIZE.pack(len(packed)) + packed, *pack_buffers(body)]
@@ -115,9 +119,22 @@ def read_head(data: Buffer) -> tuple[PayloadHead, int] | None:
         return None
     try:
         head = msgspec.json.decode(data[begin : begin + size], type=PayloadHead)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except UNREADABLE as exc:
         raise ProtocolError(f"the head of the pipeline cannot be read: {exc}") from exc
     return head, begin + size
+
+
+def check_body(file: BinaryIO, begin: int) -> None:
+    """Raises `ProtocolError` where the body in a file is not as long as it says. Nothing of it is opened."""
+    size = file.seek(0, os.SEEK_END) - begin
+    file.seek(begin)
+    count = int.from_bytes(file.read(4), "little")
+    if count > _MOST_BUFFERS:
+        raise ProtocolError(f"the pipeline claims {count:,} buffers; {_MOST_BUFFERS:,} are allowed")
+    sizes = file.read(8 * count)
+    claimed = 4 + 8 * count + (sum(struct.unpack(f"<{count}Q", sizes)) if len(sizes) == 8 * count else 0)
+    if claimed != size:
+        raise ProtocolError(f"the pipeline is cut off: its body says {claimed:,} bytes, and {max(size, 0):,} came")
 
 
 def read_work(data: memoryview) -> tuple[Graph, dict[str, Any], dict[str, int]]:

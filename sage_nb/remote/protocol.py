@@ -26,7 +26,9 @@ from sage_nb.pipeline.graph import Operator
 __all__ = [
     "CHUNK",
     "PROTOCOL",
+    "PROTOCOL_HEADER",
     "RECORD",
+    "UNREADABLE",
     "Declared",
     "Ended",
     "Head",
@@ -53,6 +55,12 @@ PROTOCOL = 1
 
 CHUNK = 256 * 1024
 """Bytes of records that go into one message, unless a single record is larger."""
+
+PROTOCOL_HEADER = "X-Sage-NB-Protocol"
+"""By which a server says, with `/health`, that it is one, and what it speaks."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading JSON or msgpack raises where it is wrong: a text in it that is no Unicode, or one that is too deep."""
 
 RECORD = struct.Struct("<IBQI")
 """The beginning of a record; its first field does not count itself."""
@@ -211,7 +219,7 @@ def head_of(kind: int, head: Buffer) -> Head | None:
         return None
     try:
         return decoder.decode(head)
-    except msgspec.DecodeError as exc:
+    except UNREADABLE as exc:
         raise ProtocolError(f"a record of kind {kind} is not what it should be: {exc}") from exc
 
 

@@ -10,20 +10,21 @@ import asyncio
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from sage_nb.engine.dispatcher import ENDED
+from sage_nb.engine.dispatcher import ENDED, Order
 from sage_nb.engine.failure import Failure, add_note, headline
 from sage_nb.engine.letters import DeadLetter, Letters
 from sage_nb.engine.log import JobLog, LogLine
 from sage_nb.engine.results import Result, Results
 from sage_nb.engine.shipping import loads, loads_items
 from sage_nb.engine.travelled import loads_exception, remote_traceback
-from sage_nb.errors import JobNotFoundError, RemoteError, SageError, ShippingError
+from sage_nb.errors import JobNotFoundError, JobStateError, RemoteError, SageError, ShippingError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
 from sage_nb.remote import protocol
@@ -31,7 +32,7 @@ from sage_nb.remote.connection import Connection
 from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
 from sage_nb.remote.portal import portal, run_on, wait
-from sage_nb.remote.protocol import Kind, head_of, unpack_buffers, writable
+from sage_nb.remote.protocol import Kind, head_of, python_version, unpack_buffers, writable
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["RemoteRun"]
 
 _json = msgspec.json.Decoder(JobSnapshot)
+_GOES_ON = frozenset({"starting", "running", "stopping", "restarting"})
 
 
 class _Letters(dict[str, Letters]):
@@ -81,8 +83,10 @@ class RemoteRun:
         self._connection = connection
         self._picture = picture
         self._newest: bytes | None = None
+        self._newest_at = time.monotonic()
         self._thread_context = thread_context
-        self._job: Job | None = None
+        self._job: Callable[[], Job | None] = lambda: None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._subscription: int | None = None
         self._has_code = False
         self._unreadable: BaseException | None = None
@@ -93,29 +97,33 @@ class RemoteRun:
             self._declare(declared)
 
     def belongs_to(self, job: Job) -> None:
-        """`job` is told of every change."""
-        self._job = job
+        """`job` is told of every change; one that was attached to, for as long as somebody holds its handle."""
+        self._job = (lambda: job) if self.ends_with_its_waiter else weakref.ref(job, self._let_go)
 
     # The face of a dispatcher
 
     def pause(self) -> None:
         """Raises `JobStateError` where the job is not running."""
-        self._command("POST", "pause")
+        self._order("pause")
 
     def resume(self) -> None:
         """Raises `JobStateError` where the job is not paused."""
-        self._command("POST", "continue")
+        self._order("continue")
 
     def stop(self, grace: float = 10.0) -> None:
         """Ask for the end; returns when the server has heard it. Raises `ServerUnreachableError`."""
         if self.clean.is_set():
             return
-        if not self.done.is_set():
-            self._become("stopping")
-        try:
-            self._command("POST", "stop", msgspec.json.encode({"timeout": grace, "wait": False}))
-        except JobNotFoundError as exc:
-            portal.enter(self._connection).call_soon_threadsafe(self._forgotten, str(exc))
+        loop = portal.enter(self._connection)
+        if portal.is_own_thread():  # of a listener, which cannot wait here
+            self.ask("stop")
+        else:
+            wait(run_on(loop, self._stop(grace)))
+
+    def ask(self, order: Order) -> None:
+        """See `Run.ask`."""
+        loop = portal.enter(self._connection)
+        run_on(loop, self._try(order))
 
     def join(self) -> None:
         """Everything that the job said is here when its end is."""
@@ -134,17 +142,40 @@ class RemoteRun:
         if level != "INFO":
             self.notes.append(text)
 
-    def _command(self, method: str, what: str, data: bytes | None = None) -> None:
-        connection, uuid = self._connection, self.info.uuid
-        loop = portal.enter(connection)
-
-        async def send() -> None:
-            await connection.request(method, f"/v1/jobs/{uuid}/{what}", data=data)
-
-        if portal.is_own_thread():  # a view's click, say: nobody waits for the answer
-            loop.create_task(send())
+    def _order(self, what: Literal["pause", "continue"]) -> None:
+        loop = portal.enter(self._connection)
+        if portal.is_own_thread():
+            self.ask("pause" if what == "pause" else "resume")
         else:
-            wait(run_on(loop, send()))
+            wait(run_on(loop, self._post(what)))
+
+    async def _try(self, order: Order) -> None:
+        try:
+            if order == "stop":
+                await self._stop(10.0)
+            else:
+                await self._post("pause" if order == "pause" else "continue")
+        except (JobStateError, JobNotFoundError):
+            return  # the job went on meanwhile; the next records say so
+        except SageError as exc:
+            self.say(f"the job could not be told to {order}: {exc}", "ERROR")
+            self._tell()
+
+    async def _stop(self, grace: float) -> None:
+        before = self.status
+        if not self.done.is_set():
+            self._become("stopping")
+        try:
+            await self._post("stop", msgspec.json.encode({"timeout": grace, "wait": False}))
+        except JobNotFoundError as exc:
+            self._forgotten(str(exc))
+        except BaseException:
+            if self.status == "stopping":
+                self._become(before)
+            raise
+
+    async def _post(self, what: str, data: bytes | None = None) -> None:
+        await self._connection.request("POST", f"/v1/jobs/{self.info.uuid}/{what}", data=data)
 
     # What describes it
 
@@ -157,14 +188,13 @@ class RemoteRun:
         """The newest description, with what this side knows better."""
         newest = self._newest
         found = self._picture if newest is None else _json.decode(newest)
-        changes: dict[str, Any] = {"status": self.status}
+        changes: dict[str, Any] = {"status": self.status, "server": str(self._connection.address)}
+        if self.status in _GOES_ON:
+            changes["elapsed"] = found.elapsed + time.monotonic() - self._newest_at
         if self._why_lost is not None and not self.done.is_set():
             changes["waiting_for"] = f"the connection to {self._connection.address}"
         elif self.status == "queued" and self._position is not None:
-            before = self._position - 1
-            changes["waiting_for"] = (
-                "a runner: it is the next" if not before else f"a runner: {before:,} jobs are before it"
-            )
+            changes["waiting_for"] = f"a runner: {_before(self._position - 1)}"
         elif self.status in ENDED:
             changes["waiting_for"] = None
         if self.error is not None and found.error is None and newest is not None:
@@ -178,6 +208,7 @@ class RemoteRun:
 
     def begin(self, *, results: bool = True) -> None:
         """Watch from now on; all from the job's start comes."""
+        self._loop = asyncio.get_running_loop()
         self._subscription = self._connection.watch(self.info.uuid, self, results=results)
 
     def watching(self, first: int, last: int) -> None:
@@ -214,7 +245,7 @@ class RemoteRun:
 
     def record(self, kind: int, number: int, head: memoryview, body: memoryview) -> Awaitable[None] | None:
         if kind == Kind.SNAPSHOT:
-            self._newest = bytes(body)
+            self._newest, self._newest_at = bytes(body), time.monotonic()
             self._tell()
             return None
         found = head_of(kind, head)
@@ -303,6 +334,8 @@ class RemoteRun:
             data = memoryview(await self._connection.fetch(f"/v1/jobs/{self.info.uuid}/payload"))
             found = read_head(data)
             if found is not None:
+                if found[0].python != python_version():
+                    raise ShippingError(f"Python {found[0].python} made it, and this is Python {python_version()}")
                 loads(unpack_buffers(data[found[1] :]))
         except Exception as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
             self.log.say("job", f"the job's code could not be had: {headline(exc)}", "WARNING")
@@ -379,9 +412,7 @@ class RemoteRun:
         self.info.stop_time = self.info.stop_time or time.time()
         self._why_lost = None
         if clean:
-            if self._subscription is not None:
-                self._connection.unwatch(self._subscription)
-                self._subscription = None
+            self._hear_no_more()
             self.info.snapshot = self.snapshot()
             self.clean.set()
         self.done.set()
@@ -389,5 +420,21 @@ class RemoteRun:
         self._tell()
 
     def _tell(self) -> None:
-        if self._job is not None:
-            self._job._changed()
+        if (job := self._job()) is not None:
+            job._changed()
+
+    def _let_go(self, _job: object) -> None:
+        """Nobody holds the handle any more. It may be collected on any thread, with any lock held."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._hear_no_more)
+
+    def _hear_no_more(self) -> None:
+        if self._subscription is not None:
+            self._connection.unwatch(self._subscription)
+            self._subscription = None
+
+
+def _before(jobs: int) -> str:
+    """How many jobs come before one that waits."""
+    return "it is the next" if not jobs else "1 job is before it" if jobs == 1 else f"{jobs:,} jobs are before it"

@@ -23,6 +23,7 @@ from sage_nb.engine.child import Child, start
 from sage_nb.engine.failure import headline
 from sage_nb.engine.frames import Frame
 from sage_nb.errors import WorkerError
+from sage_nb.remote.access import TOKEN_VARIABLE
 from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
 
@@ -146,7 +147,7 @@ class Runner:
 
     def _live(self) -> None:
         try:
-            child = start(_ENTRY, name="the runner", on_output=self._print)
+            child = start(_ENTRY, name="the runner", on_output=self._print, hidden=(TOKEN_VARIABLE,))
             self.key = process_key(child.pid)
             with self._lock:
                 self.child = child

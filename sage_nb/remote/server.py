@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +20,10 @@ from aiohttp import web
 
 import sage_nb
 from sage_nb.errors import ServerBusyError, ServerError
-from sage_nb.remote.access import Notice, make_token, read_notice, remove_notice, write_notice
+from sage_nb.remote.access import Notice, Started, make_token, read_notice, remove_notice, write_notice
 from sage_nb.remote.app import make_app
 from sage_nb.remote.core import Core
+from sage_nb.remote.handler import Handler
 from sage_nb.remote.runners import process_key
 from sage_nb.remote.settings import DEFAULT_PORT, LOOPBACK, Settings, state_folder
 
@@ -118,13 +120,15 @@ class JobManagerServer:
 class _Serving:
     """A server, while it runs, on the event loop that runs it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, started: Started | None = None) -> None:
         self.settings = settings
         self.port = settings.port
+        self._started = started
         self.token = None if settings.no_token else settings.token or make_token()
         self._core: Core | None = None
         self._runner: web.AppRunner | None = None
         self._listening: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     async def __aenter__(self) -> Self:
@@ -135,12 +139,15 @@ class _Serving:
             state = settings.state or (state_folder(self.port) if settings.port else self._temporary())
             self._core = core = Core(settings, Path(state), loop)
             await core.begin()
-            self._runner = web.AppRunner(make_app(core, self.token), access_log=None, shutdown_timeout=2.0)
+            self._runner = web.AppRunner(make_app(core, self.token), shutdown_timeout=2.0)
             await self._runner.setup()
+            manager = self._runner.server
+            assert manager is not None
             write_notice(self._notice(Path(state)))
             tls = _tls(settings)
             for one in self._listening:
-                await web.SockSite(self._runner, one, ssl_context=tls, backlog=_BACKLOG).start()
+                made = partial(Handler, manager, loop=loop)
+                self._servers.append(await loop.create_server(made, sock=one, ssl=tls, backlog=_BACKLOG))
         except BaseException:
             await self._close()
             raise
@@ -151,11 +158,13 @@ class _Serving:
         await self._close()
 
     async def _close(self) -> None:
-        remove_notice(self.port)
         if self._core is not None:
             await self._core.close()
+        for server in self._servers:
+            server.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        remove_notice(self.port)  # last: until here clients fetch what is left, and need its token
         for one in self._listening:
             one.close()
         if self._folder is not None:
@@ -177,6 +186,7 @@ class _Serving:
             state=str(state),
             tls=self.settings.certfile is not None,
             version=sage_nb.__version__,
+            started=self._started,
         )
 
 
@@ -241,14 +251,15 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def serve(settings: Settings, on_ready: Any = lambda serving: None) -> None:
-    """Run a server in this process until SIGTERM or SIGINT. `on_ready` is called with it when it listens."""
+def serve(settings: Settings, on_ready: Any = lambda serving: None, *, started: Started | None = None) -> None:
+    """Run a server in this process until SIGTERM or SIGINT. `on_ready` is called with it when it listens. `started` is
+    what its notice says of how this process was started."""
 
     async def run() -> None:
         loop, halt = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, halt.set)
-        async with _Serving(settings) as serving:
+        async with _Serving(settings, started) as serving:
             on_ready(serving)
             await halt.wait()
             _LOG.info("sage_nb JobManager is stopping")

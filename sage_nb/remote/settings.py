@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from sage_nb.errors import ServerError
 from sage_nb.jobs.submitting import BACKENDS
 from sage_nb.pipeline.spelling import did_you_mean
 
-__all__ = ["DEFAULT_PORT", "LOOPBACK", "Settings", "is_loopback", "machine", "state_folder"]
+__all__ = [
+    "DEFAULT_PORT", "LOOPBACK", "TOKEN_RULE", "Settings", "is_loopback", "is_token", "machine", "state_folder",
+]  # fmt: skip
 
 DEFAULT_PORT = 19001
 LOOPBACK = "127.0.0.1"
 _MB = 1 << 20
+_MOST = 1e12
+TOKEN_RULE = "a text of printable ASCII characters, without spaces around it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +68,35 @@ class Settings:
             )
         if self.keyfile is not None and self.certfile is None:
             raise ServerError("a key without a certificate: give --certfile too")
-        for name in ("max_running", "keep_jobs"):
-            if getattr(self, name) < 1:
-                raise ServerError(f"{name} is 1 or more, not {getattr(self, name)}")
-        if self.warm < 0:
-            raise ServerError(f"warm is 0 or more, not {self.warm}")
+        for name, least in (("max_running", 1), ("keep_jobs", 1), ("warm", 0)):
+            value = getattr(self, name)
+            if not _is_number(value, int) or value < least:
+                raise ServerError(f"{name} is {least} or more, not {value!r}")
         for name in ("payload_limit", "spool_limit", "memory_limit", "keep_days"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ServerError(f"{name} is above 0, not {value:g}")
-        if not 0 <= self.port <= 65535:
-            raise ServerError(f"a port is a number from 0 to 65535, not {self.port}")
+            if value is None and name == "memory_limit":
+                continue
+            if not _is_number(value, int, float) or not 0 < value < _MOST:
+                raise ServerError(f"{name} is a number above 0, not {value!r}")
+        if not _is_number(self.port, int) or not 0 <= self.port <= 65535:
+            raise ServerError(f"a port is a number from 0 to 65535, not {self.port!r}")
+        if self.token is not None and not is_token(self.token):
+            raise ServerError(f"a token is {TOKEN_RULE}")  # and not which one it is
         return self
 
     def bytes_of(self, name: str) -> int | None:
         """A size in bytes."""
         value = getattr(self, name)
         return None if value is None else int(value * _MB)
+
+
+def is_token(text: object) -> bool:
+    """Whether a header can carry it as it is."""
+    return isinstance(text, str) and text.isascii() and text.isprintable() and text.strip() == text != ""
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def state_folder(port: int) -> Path:
@@ -89,17 +106,12 @@ def state_folder(port: int) -> Path:
 
 def is_loopback(host: str) -> bool:
     """Whether an address can be reached from this machine only."""
-    if host in ("localhost", "::1", "ip6-localhost"):
+    if host in ("localhost", "ip6-localhost"):
         return True
-    return host.startswith("127.") and _is_ip(host)
-
-
-def _is_ip(host: str) -> bool:
     try:
-        socket.inet_aton(host)
-    except OSError:
+        return ip_address(host).is_loopback
+    except ValueError:
         return False
-    return True
 
 
 def machine() -> str:

@@ -39,7 +39,7 @@ class _Segment:
         """So many bytes from there on."""
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.pread(fd, size, at)
+            return _pread(fd, size, at)
         finally:
             os.close(fd)
 
@@ -152,7 +152,7 @@ class Spool:
 
     def read(self, reader: Reader) -> tuple[bytes, int] | None:
         with self._lock:
-            if reader.next > self.last:
+            if reader.next > self.last or not self._segments:
                 return None
             segment, offset = self._find(reader)
             data = segment.read(min(CHUNK, segment.size - offset), offset)
@@ -249,7 +249,7 @@ class Spool:
             length = os.fstat(segment.fd).st_size
             while segment.size + RECORD.size <= length:
                 size, kind, number, head = RECORD.unpack(os.pread(segment.fd, RECORD.size, segment.size))
-                if segment.size + 4 + size > length:
+                if segment.size + 4 + size > length or size < RECORD.size - 4 or number != segment.last + 1:
                     break
                 if kind in (Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
                     self._note_end(kind, os.pread(segment.fd, head, segment.size + RECORD.size))
@@ -286,6 +286,16 @@ def _whole(data: bytes) -> tuple[int, int]:
             break
         at, last = at + 4 + size, number
     return at, last
+
+
+def _pread(fd: int, size: int, offset: int) -> bytes:
+    """All `size` bytes: one call gives 2 GB at most."""
+    pieces = []
+    while size and (piece := os.pread(fd, size, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _write(fd: int, pieces: Sequence[Buffer]) -> None:

@@ -21,7 +21,7 @@ import logging
 import struct
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -29,7 +29,7 @@ from aiohttp import WSMsgType, web
 from sage_nb.errors import JobNotFoundError, ProtocolError
 from sage_nb.remote.core import Core
 from sage_nb.remote.hosted import HostedJob
-from sage_nb.remote.protocol import Kind, head_of, record, records_in
+from sage_nb.remote.protocol import UNREADABLE, Kind, head_of, record, records_in
 from sage_nb.remote.spool import Reader
 
 __all__ = ["MESSAGE_LIMIT", "Watching"]
@@ -47,7 +47,7 @@ class _Said(msgspec.Struct):
     """What a watcher says."""
 
     op: str
-    sub: int
+    sub: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
     job: str = ""
     after: int = 0
     results: bool = True
@@ -113,14 +113,15 @@ class Watching:
     async def _hear(self, text: str) -> None:
         try:
             said = msgspec.json.decode(text, type=_Said)
-        except msgspec.DecodeError as exc:
+        except UNREADABLE as exc:
             await self._say({"op": "error", "error": {"type": "ProtocolError", "text": f"not understood: {exc}"}})
             return
         known = self._subscriptions.get(said.sub)
         if said.op == "watch" and known is None:
             await self._watch(said)
         elif said.op == "taken" and known is not None:
-            self._taken(known, said.number)
+            if known.job.uuid in self._core.jobs:
+                self._taken(known, said.number)
         elif said.op == "unwatch" and known is not None:
             self._drop(known)
         elif said.op not in ("taken", "unwatch"):

@@ -147,6 +147,9 @@ def test_the_picture_is_the_one_of_python(view: View, name: str) -> None:
     assert theirs == {**ours, "boxes": list(ours["boxes"]), "edges": list(ours["edges"])}
     facts = view.page.evaluate("snapshot => module.words.facts(snapshot)", SAMPLES[name].to_dict())
     assert facts == words.facts(SAMPLES[name])
+    assert view.page.evaluate("snapshot => module.words.at(snapshot)", SAMPLES[name].to_dict()) == words.at(
+        SAMPLES[name]
+    )
     assert view.page.evaluate("snapshot => module.pictureAlt(snapshot)", SAMPLES[name].to_dict()) == (
         picture.pipeline_alt(SAMPLES[name])
     )
@@ -495,6 +498,24 @@ def test_a_view_that_hears_nothing_says_so_instead_of_counting_on(view: View) ->
     expect(view.page.locator(".sage-waiting")).to_contain_text("No news from the kernel")
     view.update("running", elapsed=99.0)
     expect(view.page.locator(".sage-waiting")).not_to_contain_text("No news")
+
+
+def test_a_view_of_a_servers_job_that_hears_nothing_says_how_to_find_it(view: View) -> None:
+    view.show("lost")
+    expect(view.page.locator(".sage-title")).to_have_text("flight delayson flights.example.org:190018b1d0a77")
+    expect(view.page.locator(".sage-waiting")).to_have_text("Waiting for the connection to flights.example.org:19001")
+    view.page.evaluate(LATER)
+    expect(view.page.locator(".sage-waiting")).to_contain_text("%sage_attach 8b1d0a77 shows the job again")
+
+
+def test_an_order_that_could_not_be_given_can_be_given_again(view: View) -> None:
+    view.show("lost")
+    view.page.get_by_role("button", name="Stop").click()
+    view.update("lost")
+    assert view.pressed() == ["stop"]
+    view.update("lost", notes=("the job could not be told to stop: no server answers",))
+    view.page.get_by_role("button", name="Stop").click()
+    assert view.pressed() == ["stop", "stop"]
 
 
 def test_a_view_that_is_looked_at_says_so_every_few_seconds(view: View) -> None:

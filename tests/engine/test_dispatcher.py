@@ -521,3 +521,10 @@ def test_a_context_variable_of_the_submitter_is_seen_by_the_job() -> None:
         assert ran(lambda env: env.from_batch([1]).map(lambda _: who.get())) == ["the submitter"]
     finally:
         who.reset(token)
+
+
+def test_a_wait_for_a_job_minds_no_thread_that_has_not_begun() -> None:
+    """A stop that comes with the end starts one that nobody needs any more."""
+    job = submitted(lambda env: env.from_batch([1]))
+    job._dispatcher._threads.append(threading.Thread())  # type: ignore[attr-defined]
+    assert job.wait().status == "completed"

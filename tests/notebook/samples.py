@@ -23,6 +23,7 @@ INJECTION = '<img src=x onerror="window.harmed=true"><script>window.harmed=true<
 """Text that does harm where it is taken for markup."""
 
 _NOON = 1_763_200_800.0
+_SERVER = "flights.example.org:19001"
 
 
 def _operator(id: int, name: str, kind: str, col: int, row: int = 0, **more: object) -> OperatorView:
@@ -662,6 +663,16 @@ SAMPLES: dict[str, JobSnapshot] = {
     "restarting": _RESTARTING,
     "second_attempt": msgspec.structs.replace(_RUNNING, attempt=2),
     "wide_merge": _WIDE_MERGE,
+    "queued_there": msgspec.structs.replace(
+        _STARTING,
+        status="queued",
+        elapsed=0.0,
+        server=_SERVER,
+        waiting_for="a runner: 3 jobs are before it",
+        services=(),
+    ),
+    "lost": msgspec.structs.replace(_RUNNING, server=_SERVER, waiting_for=f"the connection to {_SERVER}"),
+    "completed_there": msgspec.structs.replace(_COMPLETED, server=_SERVER, backend="ray"),
 }
 
 _PLANNED: tuple[tuple[str, str, tuple[int, ...], int], ...] = (

@@ -134,6 +134,11 @@ def test_dead_letters_are_a_table_of_items_and_errors() -> None:
     assert "HTTPError: 410 Gone" in text
 
 
+def test_the_server_that_runs_a_job_is_said() -> None:
+    assert "flight delays on flights.example.org:19001" in _Page(render_html(SAMPLES["completed_there"])).text
+    assert " on " not in _Page(render_html(SAMPLES["created"])).text
+
+
 def test_a_restart_is_said() -> None:
     text = _Page(render_html(SAMPLES["restarting"])).text
     assert "Restarting" in text

@@ -35,6 +35,16 @@ def test_the_line_says_how_far_a_running_job_is() -> None:
     )
 
 
+def test_the_first_line_says_which_server_runs_a_job() -> None:
+    """Beside the name, or below it where there is no room."""
+    first, *_ = render_text(SAMPLES["completed_there"]).split("\n")
+    assert first == "✓ Completed  flight delays  on flights.example.org:19001  2d0a5c66"
+    assert render_text(SAMPLES["completed_there"], 40).split("\n")[:2] == [
+        "✓ Completed  flight delays  2d0a5c66",
+        "  on flights.example.org:19001",
+    ]
+
+
 def test_operators_are_a_tree_with_aligned_numbers() -> None:
     """A branch is indented below what it reads from; the numbers of a column end in the same place."""
     lines = render_text(SAMPLES["completed"]).split("\n")

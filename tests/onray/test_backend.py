@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 from sage_nb import LocalEnvironment, MapFunction
+from sage_nb.engine.onray.actor import ActorConnection, unpacked
+from sage_nb.engine.wire import Say, pack, unpack
 from sage_nb.errors import ClusterError, PipelineError
+from tests.faults.support import ending
 from tests.onray.support import living_actors, on_ray
 from tests.support import LIMIT, Script, counts, endless, until
 
@@ -74,6 +78,87 @@ def test_what_the_cluster_can_never_give_is_refused_at_once() -> None:
     assert time.monotonic() - began < LIMIT
 
 
+def test_an_accelerator_that_is_not_there_is_refused_at_once() -> None:
+    env = on_ray()
+    env.from_batch(range(3)).map(lambda n: n, name="embed", ray={"accelerator_type": "A100"}).collect("out")
+    with pytest.raises(ClusterError, match=r"map 'embed' asks for accelerator_type:A100: .* this machine has 0"):
+        env.submit(autostop=True)
+
+
+def test_a_job_whose_actors_wait_for_a_place_says_so_and_stops_at_once() -> None:
+    """On a cluster that is not ours a node may come that has it: nothing is refused. A stop does not wait for it."""
+    code = """
+import ray, time
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+from sage_nb import LocalEnvironment
+from sage_nb.engine.onray import hosting
+hosting.PLACE_WITHIN = 0.5
+
+def wait_in_vain(env):
+    job = env.submit()
+    while not job.snapshot().notes:
+        time.sleep(0.01)
+    began = time.monotonic()
+    job.stop()
+    print(job.status, time.monotonic() - began < 5)
+    print(job.snapshot().notes[0])
+
+env = LocalEnvironment("embeds", backend="ray")
+env.from_batch(range(3)).map(lambda n: n, name="embed", ray={"num_gpus": 2}).collect("out")
+wait_in_vain(env)
+env = LocalEnvironment("served")
+env.register_service("model", dict, remote=True, ray={"resources": {"tpu": 1}})
+env.from_batch(range(3)).collect("out")
+wait_in_vain(env)
+ray.shutdown()
+"""
+    with Script(code) as script:
+        code_, lines, err = script.end(4 * LIMIT)
+    waits = "has waited 0.5 s for a place, and waits on: it asks for"
+    assert (code_, lines) == (
+        0,
+        [
+            "stopped True",
+            f"the actor of map 'embed' {waits} GPU: 2 on one node, of 0 in all, 0 free",
+            "stopped True",
+            f"the actor of service 'model' {waits} tpu: 1 on one node, of 0 in all, 0 free",
+        ],
+    ), err
+
+
+def test_what_the_cluster_says_goes_to_the_log_of_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray prints it, and a kernel puts that below whatever cell is the newest."""
+    gate = threading.Event()
+    env = on_ray()
+    env.from_batch(range(3)).map(lambda n: n).sink(lambda n: gate.wait(LIMIT), executor="thread")
+    with ending(env.submit()) as job:
+        until(lambda: job.status == "running", 4 * LIMIT)
+        worker = ray._private.worker.global_worker
+        ray._private.utils.publish_error_to_driver("worker_pool_large", "too many", gcs_client=worker.gcs_client)
+        until(lambda: any(line.source == "ray" and line.text == "too many" for line in job.logs()))
+        gate.set()
+        job.wait()
+    assert job.snapshot().notes == ()
+    assert "too many" not in capsys.readouterr().out
+
+
+def test_what_is_not_heard_in_the_kernel_holds_an_actor() -> None:
+    """One that prints without end fills neither memory nor the object store."""
+    connection = ActorConnection()
+    parcels = connection.parcels()
+    for n in range(64):
+        connection.send(Say.OUTPUT, pack(str(n)))
+        assert [unpack(*buffers) for _, buffers in unpacked(next(parcels))] == [(str(n),)]
+    connection.send(Say.OUTPUT, pack("held"))
+    held = threading.Thread(target=lambda: next(parcels), daemon=True)
+    held.start()
+    held.join(0.3)
+    assert held.is_alive()
+    connection.take([(Say.HEARD, [bytearray(pack(1))])])
+    held.join(LIMIT)
+    assert not held.is_alive()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -81,6 +166,7 @@ def test_what_the_cluster_can_never_give_is_refused_at_once() -> None:
         ({"num_cpus": "two"}, "ray's num_cpus is a number, 0 or more, not 'two'"),
         ({"num_cpus": -1}, "ray's num_cpus is a number, 0 or more, not -1"),
         ({"resources": ["tpu"]}, "ray's resources is a dict of names and amounts"),
+        ({"scheduling_strategy": "SPRAED"}, "ray has no scheduling_strategy 'SPRAED'; did you mean 'SPREAD'"),
         ({"max_restarts": 2}, "ray has no option 'max_restarts'"),
         ("spread", "ray is a dict of options such as"),
     ],
@@ -288,6 +374,35 @@ print(run())
 """
     with Script(code) as script:
         assert script.end(4 * LIMIT)[:2] == (0, ["[1, 2, 3]", "False []", "[1, 2, 3]"])
+
+
+def test_a_job_that_comes_while_the_private_ray_ends_gets_another() -> None:
+    code = """
+import threading, ray
+from sage_nb.engine.onray import cluster
+from sage_nb import LocalEnvironment
+cluster.IDLE = 0.0
+begun, submitted = threading.Event(), threading.Event()
+shutdown = ray.shutdown
+def late(*args, **kw):
+    begun.set()
+    submitted.wait(60)
+    shutdown(*args, **kw)
+ray.shutdown = late
+def submit():
+    env = LocalEnvironment("late", backend="ray")
+    env.from_batch(range(3)).map(lambda n: n + 1).collect("out")
+    return env.submit()
+submit().wait()
+begun.wait(60)
+job = submit()
+submitted.set()
+job.wait()
+print(list(job.results["out"]))
+"""
+    with Script(code) as script:
+        code_, lines, err = script.end(4 * LIMIT)
+    assert (code_, lines) == (0, ["[1, 2, 3]"]), err
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

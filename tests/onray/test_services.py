@@ -14,7 +14,7 @@ import pytest
 from sage_nb import BaseService, LocalEnvironment, call_service, call_service_async
 from sage_nb.errors import PipelineError, ServiceDiedError, ServiceMethodError, ServiceTimeout
 from tests.onray.support import living_actors, on_ray
-from tests.support import until
+from tests.support import LIMIT, until
 
 BACKENDS = ("threads", "ray")
 
@@ -208,6 +208,40 @@ def test_a_service_that_may_is_made_anew(tmp_path: Path) -> None:
     hooks = [line.split() for line in path.read_text().splitlines()]
     assert [what for what, _ in hooks] == ["setup", "start", "setup", "start", "stop", "cleanup"]
     assert len({pid for _, pid in hooks}) == 2
+
+
+def test_a_service_that_may_not_come_again_says_so(tmp_path: Path) -> None:
+    def use(n: int) -> str:
+        for _ in range(200):
+            try:
+                call_service("counter", method="die")
+            except ServiceDiedError as exc:
+                if "its other calls fail as well" in str(exc):
+                    return "for good"
+                time.sleep(0.1)
+        raise AssertionError("it came again and again")
+
+    env = env_of("threads")
+    env.register_service("counter", Counter, tmp_path / "hooks", remote=True, ray={"max_restarts": 1})
+    env.from_batch([1]).map(use).collect("out")
+    assert list(env.submit(autostop=True).results["out"]) == ["for good"]
+
+
+def test_a_service_hears_of_a_stop(tmp_path: Path) -> None:
+    class Waits(BaseService):
+        def process(self, path: Path) -> None:
+            path.touch()
+            while not self.ctx.is_stop_requested():
+                time.sleep(0.01)
+
+    env = env_of("threads")
+    env.register_service("waits", Waits, remote=True)
+    env.from_batch([tmp_path / "called"]).map(lambda path: call_service("waits", path)).collect("out")
+    job = env.submit()
+    until((tmp_path / "called").exists, 4 * LIMIT)
+    began = time.monotonic()
+    job.stop()
+    assert time.monotonic() - began < LIMIT / 3
 
 
 def test_a_service_that_is_kept_is_there_until_the_job_is_stopped(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sage_nb import JobManagerClient, JobManagerServer
+from sage_nb import JobManagerClient, JobManagerServer, RemoteEnvironment
 from sage_nb.engine.dispatcher import ENDED
 
-__all__ = ["end_shared_server", "running_jobs", "shared_server"]
+__all__ = ["end_shared_server", "running_jobs", "runs_a_job", "shared_server"]
 
 _shared: list[JobManagerServer] = []
 
@@ -31,3 +31,10 @@ def end_shared_server() -> None:
         port = _shared[0].port
         _shared.pop().stop()
         JobManagerClient(port=port).close()
+
+
+def runs_a_job(server: JobManagerServer) -> None:
+    """See that it does."""
+    env = RemoteEnvironment("next", port=server.port)
+    env.from_collection([1, 2, 3]).map(lambda x: 2 * x).collect("out")
+    assert list(env.submit(autostop=True).results["out"]) == [2, 4, 6]

@@ -21,9 +21,11 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from subprocess import Popen
 from typing import Any
 
+from sage_nb.engine.onray.hearing import heard_by
 from sage_nb.engine.onray.reaper import Reaper
 from sage_nb.errors import ClusterError
 
@@ -35,6 +37,9 @@ _LOOK = 0.5
 _ANSWER_WITHIN = 10.0
 """Seconds within which the cluster's control process has to answer; on this machine, its end is seen at once."""
 _CONNECT_WITHIN = 4.0
+_STARTS = 3
+_TOO_SLOW = "timed out during startup"
+"""What Ray says once its processes have not come up within its own limits, of 15 and 30 seconds."""
 _LET_GO_WITHIN = 2.0
 _NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process (raylet)"}
 
@@ -42,12 +47,16 @@ _NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process
 class Lease:
     """A job's part in the cluster. `ready` is set once it is there, or once `error` says why it is not."""
 
-    def __init__(self, settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> None:
+    def __init__(
+        self, settings: dict[str, Any], on_lost: Callable[[ClusterError], None], say: Callable[[str, str], None]
+    ) -> None:
         self.settings = settings
         self.ready = threading.Event()
         self.error: BaseException | None = None
         self.connection: _Connection | None = None
         self.on_lost = on_lost
+        self.say = say
+        """Takes a line for the job's log, and its source: `"ray"`, or `"job"` for what is a note of it as well."""
 
     @property
     def is_private(self) -> bool:
@@ -56,8 +65,23 @@ class Lease:
 
     @property
     def lost(self) -> ClusterError | None:
-        """Why the cluster is not there any more; None while it is."""
-        return None if self.connection is None else self.connection.lost
+        """Why the cluster is not there any more; None while it is. To be asked before each call of Ray: with no
+        cluster, many of its functions start one, or join somebody's."""
+        connection = self.connection
+        if connection is None:
+            return None
+        if connection.leaving:
+            connection.lose("no job has used it for a while")
+        elif connection.up and not _is_initialized():
+            connection.lose(_SHUT_DOWN)
+        return connection.lost
+
+    def look(self) -> ClusterError | None:
+        """As `lost`, with a look at the processes: what ended with one of them is not to blame for it."""
+        connection = self.connection
+        if connection is not None and connection.up and (why := _ended(connection)) is not None:
+            connection.lose(why)
+        return self.lost
 
     def using(self, user: object) -> None:
         """Note somebody who waits for Ray, and looks at `lost` meanwhile: it is shut down after he has let go."""
@@ -78,16 +102,30 @@ class Lease:
                 connection.wake.set()
 
 
+_SHUT_DOWN = "ray.shutdown() was called in this process"
+
+
+def _is_initialized() -> bool:
+    import ray
+
+    return ray.is_initialized()
+
+
 @dataclass(eq=False)
 class _Connection:
     settings: dict[str, Any]
     leases: set[Lease] = field(default_factory=set)
     users: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     up: bool = False
+    """Whether it can be used: it is there, and is not being shut down."""
     private: bool = False
     ours: bool = False
     """Whether this module has initialised Ray, and so is to shut it down."""
     lost: ClusterError | None = None
+    starts: int = 0
+    """How often a private one has been started."""
+    leaving: bool = False
+    """Whether it is not to be used any more: it is being shut down, or was never there."""
     over: bool = False
     idle_since: float = 0.0
     makes_way: bool = False
@@ -96,18 +134,29 @@ class _Connection:
     processes: list[tuple[Popen[bytes], str]] = field(default_factory=list)
     """Those of a private Ray without which it is lost."""
     reaper: Reaper | None = None
+    host: tuple[str, int] | None = None
+    """Where the control process of another Ray answers."""
     asking: threading.Thread | None = None
     unanswered: int = 0
     """How often it was looked at since it has answered. A process that was held up has not looked either."""
+
+    def lose(self, why: str) -> None:
+        with _LOCK:
+            self.lost = self.lost or ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
 
 
 _LOCK = threading.RLock()
 _CURRENT: _Connection | None = None
 
 
-def acquire(settings: dict[str, Any], on_lost: Callable[[ClusterError], None]) -> Lease:
-    """Ask for the cluster that `settings`, those of `config={"ray": ...}`, describe. Returns at once."""
-    lease = Lease(settings, on_lost)
+def acquire(
+    settings: dict[str, Any], on_lost: Callable[[ClusterError], None], say: Callable[[str, str], None]
+) -> Lease:
+    """Ask for the cluster that `settings`, those of `config={"ray": ...}`, describe. Returns at once.
+
+    `on_lost` is called once it is lost, `say` with what it has to say.
+    """
+    lease = Lease(settings, on_lost, say)
     _join(lease)
     return lease
 
@@ -117,7 +166,9 @@ def _join(lease: Lease) -> None:
     global _CURRENT
     with _LOCK:
         current, settings = _CURRENT, lease.settings
-        usable = current is not None and not current.over and current.lost is None
+        usable = current is not None and not current.leaving and current.lost is None
+        if current is not None and current.up and not _is_initialized():
+            usable = False  # it has not been seen yet that it is lost
         if current is not None and usable and current.settings != settings:
             if current.leases:
                 lease.error = ClusterError(
@@ -149,8 +200,12 @@ def _live(one: _Connection, before: _Connection | None) -> None:
     try:
         _connect(one)
     except BaseException as exc:  # noqa: BLE001 - it is told to those who wait
-        _refuse(one, exc)
-        return
+        if one.private and _TOO_SLOW in str(exc) and one.starts < _STARTS:
+            _tell(one, f"Ray was too slow to start, as a busy machine may make it; start {one.starts + 1} of {_STARTS}")
+            threading.Thread(target=_live, args=(one, None), name="sage_nb ray", daemon=True).start()
+        else:
+            _refuse(one, exc)
+        return  # and with this thread, what has been started of a private Ray
     with _LOCK:
         one.up, one.idle_since = True, time.monotonic()
         for lease in one.leases:
@@ -167,6 +222,7 @@ def _connect(one: _Connection) -> None:
     settings = dict(one.settings)
     address = settings.pop("address", None)
     if ray.is_initialized():
+        one.host = _host()
         if address is not None and address not in ("auto", ray.get_runtime_context().gcs_address):
             raise ClusterError(
                 f"Ray is connected to {ray.get_runtime_context().gcs_address} in this process, not to {address}; "
@@ -178,18 +234,38 @@ def _connect(one: _Connection) -> None:
     if address is None:
         options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", **options}
         one.private = True
+        one.starts += 1
     try:
-        with _unreported(), _quiet():
+        with _unreported(), _quiet(), heard_by(partial(_tell, one)):
             ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
+    except Exception as exc:
+        with contextlib.suppress(Exception):  # what was begun is left to end
+            ray.shutdown()
         where = f"Ray at {address} cannot be reached" if address else "a private Ray cannot be started"
         raise ClusterError(f"{where}: {type(exc).__name__}: {exc}") from exc
     one.ours = True
+    one.host = None if one.private or "://" in (address or "") else _host()
     node = getattr(ray._private.worker, "_global_node", None)
     if one.private and node is not None:
         for kind, name in _NAMES.items():
             one.processes += [(info.process, name) for info in node.all_processes.get(kind, ())]
         one.reaper = Reaper()
+
+
+def _tell(one: _Connection, text: str) -> None:
+    """The cluster says something: to the jobs that use it."""
+    with _LOCK:
+        told = list(one.leases)
+    for lease in told:
+        lease.say("ray", text)
+
+
+def _host() -> tuple[str, int] | None:
+    """Where the control process answers; None where Ray does not say so, as behind a `ray://` address."""
+    import ray
+
+    host, _, port = str(ray.get_runtime_context().gcs_address).rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdigit() else None
 
 
 def _check_answers(address: str | None) -> None:
@@ -230,7 +306,7 @@ def _unreported() -> Iterator[None]:
 
 def _refuse(one: _Connection, exc: BaseException) -> None:
     with _LOCK:
-        one.over = True
+        one.over = one.leaving = True
         for lease in one.leases:
             lease.error = exc
             lease.ready.set()
@@ -246,11 +322,14 @@ def _look_after(one: _Connection) -> None:
         why = _why_lost(one)
         with _LOCK:
             if why is not None:
-                one.lost = ClusterError(f"the Ray cluster is lost: {why}; the next job starts afresh")
+                one.lose(why)
+            if one.lost is not None:
+                one.up, one.leaving = False, True
                 told = list(one.leases)
                 break
             idle = one.makes_way or not one.ours or time.monotonic() - one.idle_since > IDLE
             if idle and not one.leases:
+                one.up, one.leaving = False, True
                 return
     for lease in told:
         lease.on_lost(one.lost)
@@ -260,27 +339,31 @@ def _look_after(one: _Connection) -> None:
 
 
 def _why_lost(one: _Connection) -> str | None:
-    import ray
-
-    if not ray.is_initialized():
-        return "ray.shutdown() was called in this process"
-    for process, what in one.processes:
-        if process.poll() is not None:
-            return f"{what}, process {process.pid}, has ended"
-    if one.asking is None or not one.asking.is_alive():
-        one.asking = threading.Thread(target=_ask, args=(one,), name="sage_nb ray asks", daemon=True)
+    if not _is_initialized():
+        return _SHUT_DOWN
+    if (why := _ended(one)) is not None:
+        return why
+    if one.host is not None and (one.asking is None or not one.asking.is_alive()):
+        one.asking = threading.Thread(target=_ask, args=(one, one.host), name="sage_nb ray asks", daemon=True)
         one.asking.start()
-    one.unanswered += 1
+    one.unanswered += one.host is not None
     if one.unanswered * _LOOK > _ANSWER_WITHIN:
-        return f"it has not answered for {_ANSWER_WITHIN:g} s"
+        return f"{_NAMES['gcs_server']} has not answered for {_ANSWER_WITHIN:g} s"
     return None
 
 
-def _ask(one: _Connection) -> None:
-    import ray
+def _ended(one: _Connection) -> str | None:
+    for process, what in one.processes:
+        if process.poll() is not None:
+            return f"{what}, process {process.pid}, has ended"
+    return None
 
-    with contextlib.suppress(Exception):  # then it has not answered
-        ray.nodes()  # type: ignore[no-untyped-call]
+
+def _ask(one: _Connection, host: tuple[str, int]) -> None:
+    """Look whether the control process is there. Not by a call of Ray: one that waits for a control process which has
+    gone would end this whole process a minute later, even where Ray has been shut down."""
+    with contextlib.suppress(OSError):  # then it has not answered
+        socket.create_connection(host, _ANSWER_WITHIN).close()
         one.unanswered = 0
 
 
@@ -296,7 +379,4 @@ def _leave(one: _Connection) -> None:
     finally:
         with _LOCK:
             one.over = True
-            late = list(one.leases) if one.lost is None else []
             one.leases.clear()
-        for lease in late:  # taken while it was being shut down
-            _join(lease)

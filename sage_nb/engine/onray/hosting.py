@@ -1,7 +1,7 @@
 """An actor as the kernel sees it: what `child.Child` is for a worker process.
 
-Messages wait in an outbox; one call at a time takes all that is there to the actor, and up to two calls bring what
-the actor says, so that calls get larger as traffic grows. Nothing waits for Ray without looking, now and then,
+Messages wait in an outbox; up to two calls take all that is there to the actor, so that calls get larger as traffic
+grows. What the actor says is the stream of one call. Nothing waits for Ray without looking, now and then,
 whether the cluster is there: it cannot be shut down while somebody does.
 """
 
@@ -13,28 +13,32 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.frames import Frame
-from sage_nb.engine.onray.actor import HostActor, packed, unpacked
+from sage_nb.engine.onray.actor import HostActor, Parcel, packed, unpacked
 from sage_nb.engine.onray.cluster import Lease
-from sage_nb.engine.wire import Say, unpack
+from sage_nb.engine.wire import Say, pack, unpack
 from sage_nb.errors import ClusterError, WorkerError
 from sage_nb.pipeline.placement import RayOptions
 
-__all__ = ["Actor", "check_resources", "first_words", "place", "start"]
+__all__ = ["PLACE_WITHIN", "Actor", "check", "check_resources", "first_words", "place", "start"]
 
 _LOOK = 0.5
 _PAUSE = 0.1
+PLACE_WITHIN = 10.0
+"""Seconds that an actor may wait for a place before the job says so."""
 _FULL = 16 << 20
 """Bytes in the outbox from which on senders wait."""
 _TAIL = 4096
 _WORDS = 500
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _CALLS = 2
+_TELL_AT = 16, 4 << 20
+"""Parcels that came, or bytes in them, from which on the actor is told: well before it would wait for that."""
 _UNSENT = ("RAY_", "_RAY")
 
 
@@ -60,7 +64,14 @@ def start(
     """
     more = {"scheduling_strategy": "SPREAD"} if spread else {}
     made = remote_class(HostActor, options, more)
-    return Actor(made.remote(entry, place(lease)), lease, name, on_output)
+    check(lease)
+    return Actor(made.remote(entry, place(lease)), lease, name, on_output, (options or RayOptions({})).wanted())
+
+
+def check(lease: Lease) -> None:
+    """Raise the lease's error where the cluster is not there any more."""
+    if lease.lost is not None:
+        raise lease.lost
 
 
 def remote_class(cls: type[HostActor], options: RayOptions | None, more: dict[str, Any], *, life: int = 0) -> Any:
@@ -95,14 +106,18 @@ class Actor:
     its `ClusterError`."""
 
     def __init__(
-        self, handle: Any, lease: Lease, name: str, on_output: Callable[[str], None], comes_again: bool = False
-    ) -> None:
+        self, handle: Any, lease: Lease, name: str, on_output: Callable[[str], None], wanted: dict[str, float],
+        comes_again: bool = False,
+    ) -> None:  # fmt: skip
         self.name = name
         self.pid: int | None = None
         self._handle = handle
-        self._pid = handle.pid.remote()
         self._lease = lease
         self._on_output = on_output
+        self._wanted = wanted
+        """Resources without which it gets no place."""
+        self._since: float | None = time.monotonic()
+        """Since when it has been waiting for its place; None once that has been told."""
         self._comes_again = comes_again
         """Whether Ray makes it anew where its process has died."""
         self._outbox: deque[tuple[int, list[Buffer]]] = deque()
@@ -111,14 +126,27 @@ class Actor:
         self._closed = False
         self._dead: Exception | None = None
         self._frames: deque[Frame] = deque()
-        self._calls: deque[Any] = deque()
+        self._stream: Any = None
+        """What the actor says, as parcels."""
+        self._unsaid = 0, 0
+        """How many parcels came, and bytes in them, of which it has not been told."""
         self._tail = ""
+        self._pid = self.call("pid")
         lease.using(self)
         self._pusher = threading.Thread(target=self._push, name=f"sage_nb {name} outbox", daemon=True)
         self._pusher.start()
 
     def __repr__(self) -> str:
         return f"<Actor {self.name!r} {self.pid}>"
+
+    def is_there(self) -> bool:
+        """Whether it has been given a process. Does not wait."""
+        import ray
+
+        if self.pid is None and self._lease.lost is None:
+            with suppress(Exception):  # Ray may be on its way down
+                return bool(ray.wait([self._pid], timeout=0)[0])
+        return self.pid is not None
 
     @property
     def is_dead(self) -> bool:
@@ -151,7 +179,14 @@ class Actor:
         import ray
 
         with suppress(Exception):  # it has died already, or the cluster has
+            check(self._lease)
             ray.kill(self._handle)
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Have a method called; a reference to what it will return. Raises where the cluster is lost."""
+        if self._lease.lost is not None:
+            raise self._gone_with(self._lease.lost)
+        return getattr(self._handle, method).remote(*args)
 
     def close(self, timeout: float = 2.0) -> str:
         """Take what it still says, end it, and free what it took here."""
@@ -164,32 +199,42 @@ class Actor:
             self._change.notify_all()
         self.kill()
         self._pusher.join()
-        self._calls.clear()
+        self._stream = None
         self._lease.let_go(self)
         return ""
 
     def _listen(self, deadline: float | None) -> bool:
         """Take the next messages; False once there will be none, or after the deadline."""
-        while len(self._calls) < _CALLS:
-            self._calls.append(self._handle.receive.remote())
         try:
-            parcel = self._get(self._calls[0], deadline)
+            parcel = self._next(deadline)
         except _Again:
-            self._calls.clear()
+            self._stream = None
             time.sleep(_PAUSE)  # Ray answers at once that it is not there yet
-            self.pid, self._pid = None, self._handle.pid.remote()
+            self.pid, self._pid = None, self.call("pid")
             return True
         if parcel is None:
             return False
-        self._calls.popleft()
         if self.pid is None:
-            self.pid = self._get(self._pid, None)
+            with self._telling():
+                self.pid = self._wait(self._pid)
+        size = 0
         for kind, buffers in unpacked(parcel):
+            size += sum(map(size_of, buffers))
             if kind == Say.OUTPUT:
                 self._print(*unpack(buffers[0]))
             else:
                 self._frames.append((kind, buffers))
-        return bool(parcel)
+        self._tell_heard(size)
+        return True
+
+    def _tell_heard(self, size: int) -> None:
+        """Let the actor say more. Never waits: who listens must go on."""
+        self._unsaid = parcels, total = self._unsaid[0] + 1, self._unsaid[1] + size
+        if parcels >= _TELL_AT[0] or total >= _TELL_AT[1]:
+            self._unsaid = 0, 0
+            with self._change:
+                self._outbox.append((Say.HEARD, [pack(parcels)]))
+                self._change.notify_all()
 
     def _push(self) -> None:
         """Send what is in the outbox, until it is closed."""
@@ -204,61 +249,97 @@ class Actor:
                 self._waiting = sum(size_of(one) for _, buffers in self._outbox for one in buffers)
                 self._change.notify_all()
             try:
-                pending.append(self._handle.send.remote(parcel))
-                while len(pending) >= _CALLS:
-                    self._get(pending.popleft(), None)
+                with self._telling():
+                    pending.append(self.call("send", parcel))
+                    while len(pending) >= _CALLS:
+                        self._wait(pending.popleft())
             except _Again:
                 pending.clear()  # what was for the one that has died is gone with it
             except (WorkerError, ClusterError):
                 return  # who receives says so
 
-    def _get(self, ref: Any, deadline: float | None) -> Any:
-        """What a call of messages returns; None after the deadline."""
-        from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+    def _next(self, deadline: float | None) -> Parcel | None:
+        """The next parcel of what it says; None after the deadline, or when it has said all."""
+        import ray
+
+        with self._telling():
+            if self._stream is None:
+                self._stream = self.call("speak")
+            while not ray.wait([self._stream], timeout=self._patience(deadline))[0]:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
+                self._look_for_place()
+            ref = next(self._stream, None)
+            return None if ref is None else self._wait(ref)
+
+    def _look_for_place(self) -> None:
+        """Tell the job where the actor has waited long for what the cluster does not have, or others hold."""
+        import ray
+
+        if not self._wanted or self._since is None or time.monotonic() - self._since < PLACE_WITHIN or self.is_there():
+            return
+        self._since = None
+        free: dict[str, float] = {}
+        there: dict[str, float] = {}
+        with suppress(Exception):  # then what it asks for is all that can be told
+            free, there = ray.available_resources(), ray.cluster_resources()  # type: ignore[no-untyped-call]
+        short = [
+            f"{name}: {amount:g} on one node, of {there.get(name, 0):g} in all, {free.get(name, 0):g} free"
+            for name, amount in self._wanted.items()
+        ]
+        self._lease.say("job", f"{self.name} has waited {PLACE_WITHIN:g} s for a place, and waits on: it asks for "
+                        f"{'; '.join(short)}")  # fmt: skip
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What Ray says of a call of messages, in our words."""
+        from ray.exceptions import ActorUnavailableError, RayActorError
 
         try:
-            return self._wait(ref, deadline)
+            yield
         except ActorUnavailableError as exc:
             if self._comes_again:
                 raise _Again from None
             raise self._gone("is out of reach", exc) from None
         except RayActorError as exc:
             raise self._gone("has died", exc) from None
-        except RayError as exc:
-            raise self._gone("is out of reach", exc) from None
+        except (WorkerError, ClusterError):
+            raise
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - so a wait may end while Ray is shut down
+            raise self._gone("is out of reach" if self.pid else "could not be started", exc) from None
 
-    def wait(self, ref: Any, died: Callable[[Exception], Exception]) -> Any:
-        """What another call of the actor returns; where it has died, raises what `died` makes of Ray's error."""
-        from ray.exceptions import RayError
-
+    def ask(self, method: str, *args: Any, died: Callable[[BaseException], Exception]) -> Any:
+        """What a method returns; where it has died, raises what `died` makes of Ray's error."""
         try:
-            return self._wait(ref, None)
-        except (RayError, ClusterError) as exc:
+            return self._wait(self.call(method, *args))
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - what the user's code raises is returned
             raise died(exc) from None
 
-    def _wait(self, ref: Any, deadline: float | None) -> Any:
+    def _wait(self, ref: Any) -> Any:
         import ray
         from ray.exceptions import GetTimeoutError
 
         while True:
-            if self._lease.lost is not None:
-                raise self._gone_with(self._lease.lost)
-            wait = _LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())
             try:
-                return ray.get(ref, timeout=max(0.0, wait))
+                return ray.get(ref, timeout=self._patience(None))
             except GetTimeoutError:
-                if deadline is not None and time.monotonic() >= deadline:
-                    return None
-                if self._closed:
-                    raise self._gone("has ended") from None
+                continue
 
-    def _gone(self, what: str, exc: Exception | None = None) -> Exception:
+    def _patience(self, deadline: float | None) -> float:
+        """Seconds to wait for Ray before looking whether it is there. Raises where it is not."""
+        if self._lease.lost is not None:
+            raise self._gone_with(self._lease.lost)
+        if self._closed:
+            raise self._gone("has ended")
+        return _LOOK if deadline is None else max(0.0, min(_LOOK, deadline - time.monotonic()))
+
+    def _gone(self, what: str, exc: BaseException | None = None) -> Exception:
         error = WorkerError(f"{self.name} (process {self.pid}) {what}" if self.pid else f"{self.name} {what}")
         if exc is not None:
             error.add_note(f"Ray says: {first_words(exc)}")
         if said := self._tail.strip():
             error.add_note(f"the last that it printed:\n{said}")
-        return self._gone_with(self._lease.lost or error)
+        return self._gone_with(self._lease.look() or error)
 
     def _gone_with(self, error: Exception) -> Exception:
         with self._change:
@@ -278,7 +359,7 @@ class _Again(Exception):
     """The actor's process has died, and Ray makes it anew."""
 
 
-def first_words(exc: Exception) -> str:
+def first_words(exc: BaseException) -> str:
     """What Ray says of a death, on one line, without colours: its beginning and, of a traceback, its end."""
     lines = [line.strip() for line in _COLOURS.sub("", str(exc)).splitlines() if line.strip(" ^~\t")]
     said = " ".join(lines)

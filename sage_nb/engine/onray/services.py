@@ -9,12 +9,13 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import ray
+from ray.exceptions import ActorDiedError
 
 from sage_nb.engine.answering import Answers
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.onray.actor import apart
 from sage_nb.engine.onray.cluster import Lease
-from sage_nb.engine.onray.hosting import Actor, first_words, place, remote_class
+from sage_nb.engine.onray.hosting import Actor, check, first_words, place, remote_class
 from sage_nb.engine.onray.serving import ServiceActor
 from sage_nb.engine.shipping import Known, dumps, dumps_items, loads_items
 from sage_nb.engine.travelled import loads_exception
@@ -57,19 +58,26 @@ class RemoteService:
         more = {"max_concurrency": _AT_ONCE} if self.thread_safe else {}
         cls = remote_class(ServiceActor, spec.ray, more, life=1)
         self._restarts = bool(spec.ray is not None and spec.ray.given.get("max_restarts"))
+        check(lease)
         self._given = ray.put((place(lease), buffers))
-        self._handle = cls.remote([self._given])
-        self._actor = Actor(self._handle, lease, f"the actor of service {spec.name!r}", self._print, self._restarts)
+        handle = cls.remote([self._given])
+        wanted = {} if spec.ray is None else spec.ray.wanted()
+        name = f"the actor of service {spec.name!r}"
+        self._actor = Actor(handle, lease, name, self._print, wanted, comes_again=self._restarts)
         self._listener = threading.Thread(target=self._listen, name=f"sage_nb from {spec.name}", daemon=True)
         self._listener.start()
         self._hooks: list[str | None] = []
 
     def start(self) -> None:
         """Wait until the service is made, and has started. Raises what that raises."""
-        self._hooks = self._result(self._handle.ready.remote())
+        self._hooks = self._result("ready")
 
     def __repr__(self) -> str:
         return f"<service {self.name!r} in an actor, process {self._actor.pid}>"
+
+    def is_there(self) -> bool:
+        """Whether its actor has been given a process."""
+        return self._actor.is_there()
 
     def method(self, name: str) -> Callable[..., Any]:
         """A method, to be called from here. It raises what it raises there, and `ServiceDiedError` where the actor
@@ -77,7 +85,7 @@ class RemoteService:
 
         def call(*args: Any, **kw: Any) -> Any:
             buffers = dumps_items([args, kw], self._known)
-            return self._result(self._handle.call.remote(name, [apart(one) for one in buffers]))
+            return self._result("call", name, [apart(one) for one in buffers])
 
         return call
 
@@ -88,7 +96,7 @@ class RemoteService:
             return None
 
         def call() -> Any:
-            return self._result(self._handle.stop.remote(number))
+            return self._result("stop", number)
 
         call.__name__ = name
         return call
@@ -103,24 +111,26 @@ class RemoteService:
         if not self._ended:
             self._ended = True
             self._answers.close()
-            if not self._actor.is_dead:
-                self._handle.finish.remote()
-                self._listener.join(_LAST_WORDS)
+            if not self._actor.is_dead and self.is_there():
+                with suppress(ClusterError):
+                    self._actor.call("finish")
+                    self._listener.join(_LAST_WORDS)
             self._actor.kill()
             self._listener.join()
             self._actor.close(0.0)
 
-    def _result(self, ref: Any) -> Any:
-        well, buffers = self._actor.wait(ref, self._died)
+    def _result(self, method: str, *args: Any) -> Any:
+        well, buffers = self._actor.ask(method, *args, died=self._died)
         if well:
             return loads_items([buffers[0], *map(bytearray, buffers[1:])])
         raise loads_exception([bytearray(one) for one in buffers])
 
-    def _died(self, exc: Exception) -> Exception:
+    def _died(self, exc: BaseException) -> Exception:
         if self._lease.lost is not None:
             return self._lease.lost
         pid = f" (process {self._actor.pid})" if self._actor.pid else ""
-        what = "it is being made anew" if self._restarts else "its other calls fail as well"
+        comes_again = self._restarts and not isinstance(exc, ActorDiedError)
+        what = "it is being made anew" if comes_again else "its other calls fail as well"
         error = ServiceDiedError(f"service {self.name!r}: its actor{pid} has died; {what}")
         error.add_note(f"Ray says: {first_words(exc)}")
         return error

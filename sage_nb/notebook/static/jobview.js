@@ -21,7 +21,7 @@
  * @typedef {{number: number, text: string, marked: boolean}} CodeLine
  * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
  *   code: CodeLine[], traceback: string}} Failure
- * @typedef {{uuid: string, name: string, status: string, backend: string, attempt: number, started: number | null, elapsed: number,
+ * @typedef {{uuid: string, name: string, status: string, backend: string, server: string | null, attempt: number, started: number | null, elapsed: number,
  *   items: number, rate: number, total: number | null, fraction: number | null, eta: number | null,
  *   waiting_for: string | null, operators: Operator[], services: Service[], results: Result[],
  *   dead_letters: DeadLetters[], logs: Log[], log_total: number, error: Failure | null, notes: string[]}} Snapshot
@@ -43,6 +43,9 @@ const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
 export const words = {
   /** @param {string} status */
   stateWord: (status) => (status === "created" ? "Not started" : status.slice(0, 1).toUpperCase() + status.slice(1)),
+
+  /** @param {Snapshot} s */
+  at: (s) => (s.server ? `on ${s.server}` : ""),
 
   /** @param {number} n */
   count: (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ","),
@@ -482,13 +485,14 @@ function icon(state) {
 /** Name, state, buttons. @param {(command: "stop" | "pause" | "resume") => void} press @returns {Part} */
 function headerPart(press) {
   const state = icon("queued"), word = h("span"), name = h("span", { class: "sage-name" });
+  const at = h("span", { class: "sage-at" });
   const id = h("code", { class: "sage-id", title: "The job's id: this much of it is enough to name the job" });
   const pause = button(), stop = button();
   let turn = /** @type {"pause" | "resume"} */ ("pause");
   pause.node.addEventListener("click", () => press(turn));
   stop.node.addEventListener("click", () => press("stop"));
   const node = h("header", { class: "sage-header" },
-    h("span", { class: "sage-state" }, state.node, word), h("span", { class: "sage-title" }, name, id),
+    h("span", { class: "sage-state" }, state.node, word), h("span", { class: "sage-title" }, name, at, id),
     h("span", { class: "sage-buttons" }, pause.node, stop.node));
   return {
     node,
@@ -499,6 +503,8 @@ function headerPart(press) {
       say(word, words.stateWord(shown));
       say(name, s.name);
       set(name, { title: s.name });
+      say(at, words.at(s));
+      set(at, { hidden: !s.server });
       say(id, s.uuid.slice(0, 8));
       turn = s.status === "paused" ? "resume" : "pause";
       const turning = live.pending === "pause" || live.pending === "resume";
@@ -542,7 +548,8 @@ function factsPart() {
       });
       fill.style.transform = known ? `scaleX(${s.fraction})` : "";
       const hint = "No answer yet. If a cell is busy, Kernel → Interrupt gets through.";
-      const silence = "No news from the kernel. It is busy, or it is gone, and the job with it.";
+      const silence = s.server ? `No news from the kernel. It is busy, or it is gone: %sage_attach ${s.uuid.slice(0, 8)} shows the job again.`
+        : "No news from the kernel. It is busy, or it is gone, and the job with it.";
       say(waiting, live.unanswered ? hint : live.silent ? silence : s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "");
       set(waiting, { hidden: !waiting.textContent });
     },
@@ -870,7 +877,7 @@ export function mountJob(el, { onCommand, theme }) {
 
   /** @type {Snapshot | null} */
   let latest = null;
-  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0, saidAt = performance.now();
+  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0, notedAt = 0, saidAt = performance.now();
   /** @type {string | null} */
   let pending = null;
 
@@ -890,6 +897,7 @@ export function mountJob(el, { onCommand, theme }) {
     if (!latest || !usable) return;
     pending = command;
     pressedAt = performance.now();
+    notedAt = latest.notes.length;
     draw();
     onCommand({ command });
   }
@@ -945,7 +953,8 @@ export function mountJob(el, { onCommand, theme }) {
       latest = snapshot;
       seenAt = performance.now();
       const waitsOn = { stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"] };
-      if (pending && !waitsOn[/** @type {keyof waitsOn} */ (pending)].includes(snapshot.status)) pending = null;
+      const answered = pending && !waitsOn[/** @type {keyof waitsOn} */ (pending)].includes(snapshot.status);
+      if (answered || snapshot.notes.length > notedAt) pending = null; // a note says what became of it: it can be pressed again
       schedule();
     },
     dispose() {

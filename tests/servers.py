@@ -1,0 +1,48 @@
+"""Real JobManager servers for tests, as processes of their own, in folders of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sage_nb.errors import ServerError
+from sage_nb.remote.daemon import running, stop_background
+
+__all__ = ["own_folders"]
+
+
+@contextlib.contextmanager
+def own_folders(folder: Path) -> Iterator[dict[str, str]]:
+    """What servers, kernels and this process need in their environment to find each other, and nobody else's.
+
+    At the end, all servers that are left there are stopped.
+    """
+    environment = {
+        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "XDG_STATE_HOME": str(folder / "state"),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SAGE_NB_TOKEN", raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            yield environment
+        finally:
+            for notice in (folder / "runtime").glob("sage_nb-jobmanager-*.json"):
+                _end(int(notice.stem.rpartition("-")[2]))
+
+
+def _end(port: int) -> None:
+    notice = running(port)
+    if notice is None:
+        return
+    try:
+        stop_background(port)
+    except ServerError:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(notice.pid, signal.SIGKILL)
