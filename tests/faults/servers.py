@@ -123,7 +123,7 @@ class Server:
 def hang_up() -> None:
     """Close this process's connections to all servers."""
     for connection in list(client._connections.values()):
-        client.call(connection, connection.close)
+        client.call(connection.close)
 
 
 def family(pid: int) -> set[int]:
