@@ -17,6 +17,7 @@ _HEAD = struct.Struct("<BxxxIQ")
 """The kind, how many buffers, and the size of the first; the sizes of the others follow."""
 _AT_ONCE = 1000  # buffers in one system call; the limit is 1,024
 _PIPE_SIZE = 1 << 20
+_MOST = 1 << 24  # buffers in one message: user code that writes to the pipe must not make this side ask for more memory
 
 Frame = tuple[int, list[bytearray]]
 
@@ -60,6 +61,8 @@ class Connection:
         if not count:
             return kind, []
         sizes: tuple[int, ...] = (first,)
+        if count > _MOST:
+            raise ConnectionClosed("the other process sends what is no message")
         if count > 1:
             rest = bytearray(8 * (count - 1))
             self._read([memoryview(rest)])

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from sage_nb.engine.failure import safe_text
 from sage_nb.errors import (
     AccessError,
     JobNotFoundError,
@@ -35,7 +36,7 @@ def error_answer(exc: SageError, status: int | None = None) -> web.Response:
     """The answer that says what is wrong."""
     if status is None:
         status = next((code for kind, code in _STATUS if isinstance(exc, kind)), 400)
-    return json_answer({"error": {"type": type(exc).__name__, "text": str(exc)}}, status)
+    return json_answer({"error": {"type": type(exc).__name__, "text": safe_text(str(exc))}}, status)
 
 
 def json_answer(data: Any, status: int = 200, *, headers: dict[str, str] | None = None) -> web.Response:

@@ -157,17 +157,19 @@ class HostedJob:
     # What the runner says, on its thread
 
     def said(self, runner: Runner, frame: Frame) -> None:
-        """A frame of the runner's."""
+        """A frame of the runner's. Raises what reading it does where it is none: then the runner is ended."""
         kind, buffers = frame
         if kind == Order.ANSWER:
             self.loop.call_soon_threadsafe(self._answered, *_unpack(buffers[0]))
             return
         if kind == Kind.SNAPSHOT:
+            msgspec.json.decode(buffers[0], type=_Seen)
             self.loop.call_soon_threadsafe(self._described, bytes(buffers[0]))
             return
         if self._cannot_keep is not None:
             return
         head, body = bytes(buffers[0]), buffers[1:]
+        found = protocol.head_of(Kind(kind), head)
         try:
             self.spool.append(kind, head, body)
         except OSError as exc:
@@ -176,7 +178,7 @@ class HostedJob:
         if kind == Kind.RESULTS:
             self._acknowledge(runner, sum(map(len, body)))
         if kind in (Kind.STATE, Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
-            self.loop.call_soon_threadsafe(self._changed, kind, protocol.head_of(kind, head))
+            self.loop.call_soon_threadsafe(self._changed, kind, found)
         self._tell()
 
     def printed(self, _runner: Runner, text: str) -> None:

@@ -55,7 +55,6 @@ class JobManagerServer:
         self.token: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._serving: _Serving | None = None
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._halt: asyncio.Event | None = None
