@@ -173,6 +173,9 @@ class RemoteRun:
 
     async def _post(self, what: str, data: bytes | None = None) -> None:
         await self._connection.request("POST", f"/v1/jobs/{self.info.uuid}/{what}", data=data)
+        before, after = {"pause": ("running", "paused"), "continue": ("paused", "running")}.get(what, ("", ""))
+        if self.status == before:  # the record that says so comes on another connection
+            self._become(after)
 
     # What describes it
 

@@ -144,11 +144,12 @@ def test_a_paused_job_moves_no_item_until_it_is_resumed(env: RemoteEnvironment) 
     job = env.submit()
     until(lambda: len(job.results["out"]) > 3)
     job.pause()
-    until(lambda: job.status == "paused")
+    assert job.status == "paused"
     with pytest.raises(JobStateError, match="is paused"):
         env.jobmanager.delete_job(job)
     held = len(job.results["out"])
     job.resume()
+    assert job.status == "running"
     until(lambda: len(job.results["out"]) > held + 3)
     job.stop()
     with pytest.raises(JobStateError, match="stopped"):
