@@ -17,13 +17,14 @@ __all__ = ["own_folders"]
 
 
 @contextlib.contextmanager
-def own_folders(folder: Path) -> Iterator[dict[str, str]]:
+def own_folders(folder: Path, *, runtime: Path | None = None) -> Iterator[dict[str, str]]:
     """What servers, kernels and this process need in their environment to find each other, and nobody else's.
 
-    At the end, all servers that are left there are stopped.
+    `runtime` is Jupyter's folder for that, where there is one. At the end, all servers that are left are stopped.
     """
+    runtime = runtime or folder / "runtime"
     environment = {
-        "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
         "XDG_STATE_HOME": str(folder / "state"),
     }
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +34,7 @@ def own_folders(folder: Path) -> Iterator[dict[str, str]]:
         try:
             yield environment
         finally:
-            for notice in (folder / "runtime").glob("sage_nb-jobmanager-*.json"):
+            for notice in runtime.glob("sage_nb-jobmanager-*.json"):
                 _end(int(notice.stem.rpartition("-")[2]))
 
 

@@ -240,8 +240,10 @@ async def _server(request: web.Request) -> web.Response:
 # -------------------------------------------------------------------------------------------------------- about jobs
 
 
-def _job(request: web.Request) -> HostedJob:
-    return request.app[_CORE].find(request.match_info["job"])
+async def _job(request: web.Request) -> HostedJob:
+    core, word = request.app[_CORE], request.match_info["job"]
+    await core.settled(word)
+    return core.find(word)
 
 
 async def _list(request: web.Request) -> web.Response:
@@ -250,7 +252,7 @@ async def _list(request: web.Request) -> web.Response:
 
 
 async def _status(request: web.Request) -> web.Response:
-    return json_answer(request.app[_CORE].status(_job(request)))
+    return json_answer(request.app[_CORE].status(await _job(request)))
 
 
 async def _submit(request: web.Request) -> web.Response:
@@ -317,17 +319,17 @@ def _accepted(head: PayloadHead) -> PayloadHead:
 
 
 async def _delete(request: web.Request) -> web.Response:
-    await request.app[_CORE].delete(_job(request), force=request.query.get("force") in ("1", "true"))
+    await request.app[_CORE].delete(await _job(request), force=request.query.get("force") in ("1", "true"))
     return json_answer({})
 
 
 async def _pause(request: web.Request) -> web.Response:
-    await request.app[_CORE].pause(_job(request))
+    await request.app[_CORE].pause(await _job(request))
     return json_answer({})
 
 
 async def _continue(request: web.Request) -> web.Response:
-    await request.app[_CORE].resume(_job(request))
+    await request.app[_CORE].resume(await _job(request))
     return json_answer({})
 
 
@@ -337,7 +339,7 @@ class _Stop(msgspec.Struct):
 
 
 async def _stop(request: web.Request) -> web.Response:
-    core, job = request.app[_CORE], _job(request)
+    core, job = request.app[_CORE], await _job(request)
     text = await request.read()
     try:
         said = msgspec.json.decode(text, type=_Stop) if text else _Stop()
@@ -350,14 +352,14 @@ async def _stop(request: web.Request) -> web.Response:
 
 
 async def _snapshot(request: web.Request) -> web.Response:
-    job = _job(request)
+    job = await _job(request)
     if job.snapshot is None:
         raise JobStateError(f"job {job.entry.name!r} is {job.entry.status}; there is nothing to see of it yet")
     return web.Response(body=job.snapshot, content_type="application/json")
 
 
 async def _states(request: web.Request) -> web.Response:
-    return json_answer(await request.app[_CORE].states(_job(request)))
+    return json_answer(await request.app[_CORE].states(await _job(request)))
 
 
 async def _logs(request: web.Request) -> web.Response:
@@ -368,11 +370,11 @@ async def _logs(request: web.Request) -> web.Response:
     if most < 1:
         raise ProtocolError(f"logs: n is a number of lines, 1 or more, not {request.query.get('n')!r}")
     loop = asyncio.get_running_loop()
-    return json_answer(await loop.run_in_executor(None, _job(request).log_lines, min(most, 10_000)))
+    return json_answer(await loop.run_in_executor(None, (await _job(request)).log_lines, min(most, 10_000)))
 
 
 async def _payload(request: web.Request) -> web.StreamResponse:
-    job = _job(request)
+    job = await _job(request)
     if not job.payload.exists():
         raise JobNotFoundError(f"the pipeline of job {job.entry.name!r} is not kept")
     return web.FileResponse(job.payload, headers={"Content-Type": "application/octet-stream"})

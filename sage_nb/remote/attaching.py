@@ -20,7 +20,7 @@ from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.remote.address import address_of
 from sage_nb.remote.client import call, connection_to, job_path
 from sage_nb.remote.connection import Connection
-from sage_nb.remote.portal import portal, run_on
+from sage_nb.remote.portal import portal
 from sage_nb.remote.protocol import Declared
 from sage_nb.remote.run import RemoteRun
 
@@ -49,7 +49,7 @@ def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job
         status = await connection.request("GET", job_path(word))
         return await attach_async(connection, status, results=results, context=context)
 
-    return call(connection, work)
+    return call(work)
 
 
 async def attach_async(
@@ -60,7 +60,6 @@ async def attach_async(
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Job:
     """A handle on the job of that status. On any event loop."""
-    loop = portal.enter(connection)
     uuid = status["uuid"]
 
     async def work() -> Job:
@@ -76,9 +75,9 @@ async def attach_async(
         await job._dispatcher.has_past.wait()
         return job
 
-    if asyncio.get_running_loop() is loop:
+    if portal.is_own_thread():
         return await work()
-    return await asyncio.wrap_future(run_on(loop, work()))
+    return await asyncio.wrap_future(portal.run(work()))
 
 
 def make_handle(

@@ -22,7 +22,7 @@ from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.remote.address import Address, address_of
 from sage_nb.remote.connection import Connection
-from sage_nb.remote.portal import portal, run_on, wait
+from sage_nb.remote.portal import portal, wait
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -44,12 +44,11 @@ def connection_to(address: Address) -> Connection:
         return found
 
 
-def call(connection: Connection, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+def call(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """Do `work` on the portal's loop, and wait for it. An interrupt ends the waiting."""
-    loop = portal.enter(connection)
     if portal.is_own_thread():
         raise RuntimeError("this is the thread of the connections, which cannot wait for itself; use client.aio")
-    return wait(run_on(loop, work()))
+    return wait(portal.run(work()))
 
 
 class _Async:
@@ -62,10 +61,9 @@ class _Async:
         return await self._on_portal(self._connection.request(method, path, **how))
 
     async def _on_portal(self, work: Coroutine[Any, Any, Any]) -> Any:
-        loop = portal.enter(self._connection)
-        if asyncio.get_running_loop() is loop:
+        if portal.is_own_thread():
             return await work
-        return await asyncio.wrap_future(run_on(loop, work))
+        return await asyncio.wrap_future(portal.run(work))
 
     async def submit_job(self, serialized_data: bytes, autostop: bool = False, *, uuid: str | None = None) -> str:
         """See `JobManagerClient.submit_job`."""
@@ -265,7 +263,7 @@ class JobManagerClient:
         self.close()
 
     def _call(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        return call(self._connection, work)
+        return call(work)
 
 
 def job_path(job: Job | str, what: str = "") -> str:

@@ -270,7 +270,6 @@ class Connection:
 
     async def close(self) -> None:
         """Close everything; those who watch are told that nothing more will come."""
-        entered = portal.entered(self)
         if self._idle is not None:
             self._idle.cancel()
         self._give_up(ServerUnreachableError(f"the connection to {self.address} was closed"))
@@ -284,7 +283,7 @@ class Connection:
         if session is not None:
             await session.close()
         if self._session is None and not self._requests:
-            portal.leave(self, entered)
+            portal.leave(self)
 
     # Watching
 

@@ -179,6 +179,12 @@ class Core:
             taking.add_done_callback(lambda _: self._taking.pop(uuid, None))
         return await asyncio.shield(taking), new
 
+    async def settled(self, uuid: str) -> None:
+        """Wait until a job that is being submitted at this moment is there, or is refused."""
+        taking = self._taking.get(uuid)
+        if taking is not None:
+            await asyncio.wait([taking])
+
     async def _take_in(self, uuid: str, head: PayloadHead, payload: Path) -> HostedJob:
         if self._closing:
             raise ServerError("the server is stopping; it takes no jobs any more")

@@ -127,7 +127,7 @@ class RemoteEnvironment(SubmittingEnvironment):
             run.begin()
 
         try:
-            call(connection, submit)
+            call(submit)
         except BaseException as exc:
             self._job = None
             if isinstance(exc, KeyboardInterrupt):

@@ -43,10 +43,7 @@ class Following:
 
     async def chunks(self) -> AsyncIterator[list[Any]]:
         """The items, several at a time; of a new attempt those that the last one had not come to."""
-        portal_loop = portal.enter(self._connection)
-        number = await asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(self._begin(), portal_loop), loop=self._loop
-        )
+        number = await asyncio.wrap_future(portal.run(self._begin()), loop=self._loop)
         at = 0
         try:
             while True:
@@ -56,12 +53,12 @@ class Following:
                     if items:
                         at += len(items)
                         yield items
-                    portal_loop.call_soon_threadsafe(self._connection.taken, number, record)
+                    portal.soon(self._connection.taken, number, record)
                 if self._ended and self._done.is_set():
                     return
                 await self._wait()
         finally:
-            portal_loop.call_soon_threadsafe(self._connection.unwatch, number)
+            portal.soon(self._connection.unwatch, number)
 
     async def _begin(self) -> int:
         return self._connection.watch(self._uuid, self, at_once=False)

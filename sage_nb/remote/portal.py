@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
-__all__ = ["Portal", "portal"]
+__all__ = ["Portal", "portal", "wait"]
 
 _T = TypeVar("_T")
 _LOOK = 0.2  # a signal that comes just before a thread blocks does not wake it, so nothing blocks for longer
@@ -27,13 +27,12 @@ class Portal:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._users: dict[object, int] = {}
-        """How often each has entered."""
+        self._users: set[object] = set()
 
     def enter(self, user: object) -> asyncio.AbstractEventLoop:
         """Have the loop run for `user`, until it leaves."""
         with self._lock:
-            self._users[user] = self._users.get(user, 0) + 1
+            self._users.add(user)
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
@@ -42,21 +41,26 @@ class Portal:
                 self._thread.start()
             return self._loop
 
-    def entered(self, user: object) -> int:
-        """How often `user` has entered."""
+    def leave(self, user: object) -> None:
+        """`user` needs the loop no more."""
         with self._lock:
-            return self._users.get(user, 0)
-
-    def leave(self, user: object, entered: int) -> None:
-        """`user` needs the loop no more, unless it has entered again since it had as often as that: then another thread
-        is about to call."""
-        with self._lock:
-            if self._users.get(user) != entered:
-                return
-            del self._users[user]
+            self._users.discard(user)
             if not self._users and self._loop is not None:
                 loop, self._loop, self._thread = self._loop, None, None
                 loop.call_soon_threadsafe(loop.stop)
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Run a coroutine on the loop, which does not end before that has."""
+        user = object()
+        future = asyncio.run_coroutine_threadsafe(work, self.enter(user))
+        future.add_done_callback(lambda _: self.leave(user))
+        return future
+
+    def soon(self, call: Callable[..., object], *args: Any) -> None:
+        """Have `call` called on the loop, if there is one."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(call, *args)
 
     def is_own_thread(self) -> bool:
         """Whether the caller runs on the loop."""
@@ -95,11 +99,6 @@ def wait(future: Future[_T], timeout: float | None = None) -> _T:
     except BaseException:
         future.cancel()
         raise
-
-
-def run_on(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _T]) -> Future[_T]:
-    """Run a coroutine on a loop of another thread."""
-    return asyncio.run_coroutine_threadsafe(work, loop)
 
 
 portal = Portal()

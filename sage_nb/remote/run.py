@@ -31,7 +31,7 @@ from sage_nb.remote import protocol
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
-from sage_nb.remote.portal import portal, run_on, wait
+from sage_nb.remote.portal import portal, wait
 from sage_nb.remote.protocol import Kind, head_of, python_version, unpack_buffers, writable
 
 if TYPE_CHECKING:
@@ -114,16 +114,14 @@ class RemoteRun:
         """Ask for the end; returns when the server has heard it. Raises `ServerUnreachableError`."""
         if self.clean.is_set():
             return
-        loop = portal.enter(self._connection)
         if portal.is_own_thread():  # of a listener, which cannot wait here
             self.ask("stop")
         else:
-            wait(run_on(loop, self._stop(grace)))
+            wait(portal.run(self._stop(grace)))
 
     def ask(self, order: Order) -> None:
         """See `Run.ask`."""
-        loop = portal.enter(self._connection)
-        run_on(loop, self._try(order))
+        portal.run(self._try(order))
 
     def join(self) -> None:
         """Everything that the job said is here when its end is."""
@@ -143,11 +141,10 @@ class RemoteRun:
             self.notes.append(text)
 
     def _order(self, what: Literal["pause", "continue"]) -> None:
-        loop = portal.enter(self._connection)
         if portal.is_own_thread():
             self.ask("pause" if what == "pause" else "resume")
         else:
-            wait(run_on(loop, self._post(what)))
+            wait(portal.run(self._post(what)))
 
     async def _try(self, order: Order) -> None:
         try:
@@ -176,6 +173,9 @@ class RemoteRun:
 
     async def _post(self, what: str, data: bytes | None = None) -> None:
         await self._connection.request("POST", f"/v1/jobs/{self.info.uuid}/{what}", data=data)
+        before, after = {"pause": ("running", "paused"), "continue": ("paused", "running")}.get(what, ("", ""))
+        if self.status == before:  # the record that says so comes on another connection
+            self._become(after)
 
     # What describes it
 

@@ -124,10 +124,10 @@ class Runner:
         threading.Thread(target=self._force, args=(at,), name="sage_nb runner end", daemon=True).start()
 
     def close(self) -> None:
-        """End one that has no job."""
+        """End one that has no job, and so nothing to clean up."""
         self.warm.wait(_BOOT)
         if self.child is not None:
-            self.child.close_sending()
+            self.child.kill()
         self._thread.join(TERM_GRACE)
 
     def _force(self, at: float) -> None:

@@ -54,7 +54,7 @@ class LabServer:
         self.root.mkdir()
         self.token = secrets.token_hex(16)
         self._config = folder / "config"
-        self._runtime = folder / "runtime"
+        self.runtime = folder / "runtime"
         self._log = folder / "server.log"
         for name, settings in SETTINGS.items():
             file = self._config / f"lab/user-settings/@jupyterlab/{name}.jupyterlab-settings"
@@ -135,7 +135,7 @@ class LabServer:
             "IPYTHONDIR": str(folder / "ipython"),
             "JUPYTER_CONFIG_DIR": str(self._config),
             "JUPYTER_DATA_DIR": str(folder / "data"),
-            "JUPYTER_RUNTIME_DIR": str(self._runtime),
+            "JUPYTER_RUNTIME_DIR": str(self.runtime),
             "JUPYTER_PLATFORM_DIRS": "1",
         }
 
@@ -145,7 +145,7 @@ class LabServer:
             if self._process.poll() is not None:
                 raise RuntimeError(f"jupyter lab ended with {self._process.returncode}\n{self.log[-4000:]}")
             # The server writes down which port it got in the end, and only then is it asked.
-            for file in self._runtime.glob("jpserver-*.json"):
+            for file in self.runtime.glob("jpserver-*.json"):
                 with contextlib.suppress(OSError, ValueError):
                     self.url = json.loads(file.read_text())["url"]
                     self.api("GET", "status")

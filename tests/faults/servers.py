@@ -72,8 +72,15 @@ class Server:
 
     def health(self) -> dict[str, Any]:
         """What `/health` says."""
+        return self.get("/health")
+
+    def get(self, path: str) -> dict[str, Any]:
+        """What there is at a path, whatever the status."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", headers={"Authorization": f"Bearer {self.token}"}
+        )
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=LIMIT) as answer:
+            with urllib.request.urlopen(request, timeout=LIMIT) as answer:
                 found: dict[str, Any] = json.load(answer)
         except urllib.error.HTTPError as exc:
             with exc:
@@ -116,7 +123,7 @@ class Server:
 def hang_up() -> None:
     """Close this process's connections to all servers."""
     for connection in list(client._connections.values()):
-        client.call(connection, connection.close)
+        client.call(connection.close)
 
 
 def family(pid: int) -> set[int]:

@@ -144,11 +144,12 @@ def test_a_paused_job_moves_no_item_until_it_is_resumed(env: RemoteEnvironment) 
     job = env.submit()
     until(lambda: len(job.results["out"]) > 3)
     job.pause()
-    until(lambda: job.status == "paused")
+    assert job.status == "paused"
     with pytest.raises(JobStateError, match="is paused"):
         env.jobmanager.delete_job(job)
     held = len(job.results["out"])
     job.resume()
+    assert job.status == "running"
     until(lambda: len(job.results["out"]) > held + 3)
     job.stop()
     with pytest.raises(JobStateError, match="stopped"):
@@ -284,7 +285,7 @@ def test_more_jobs_than_may_run_wait_in_line_and_say_where(server: JobManagerSer
         env.from_batch(wait_for_file, str(gate)).collect("out")
     jobs = [env.submit() for env in envs]
     until(lambda: [job.status for job in jobs] == ["running"] * 3 + ["queued"] * 2)
-    until(lambda: jobs[4].snapshot().waiting_for == "a runner: 1 jobs are before it")
+    until(lambda: jobs[4].snapshot().waiting_for == "a runner: 1 job is before it")
     assert envs[4].jobmanager.get_job_status(jobs[4])["position"] == 2
     jobs[3].stop()
     assert jobs[3].status == "stopped"
