@@ -34,6 +34,8 @@ __all__ = ["HostedJob", "Watcher"]
 _LOG = logging.getLogger("sage_nb.server")
 _STOP_GRACE = 3.0
 """Seconds beyond the grace of a stop that a runner has before it is forced."""
+_MOST_ORDERS = 1000
+"""That a runner may leave unanswered, as when the user's code holds its interpreter."""
 _unpack = msgspec.msgpack.decode
 
 
@@ -285,6 +287,8 @@ class HostedJob:
         runner = self._running()
         if self.entry.status in ENDED:
             raise JobStateError(f"job {self.entry.name!r} is {self.entry.status} already")
+        if len(self._answers) >= _MOST_ORDERS:
+            raise JobStateError(f"job {self.entry.name!r} has not answered {_MOST_ORDERS:,} orders before this one")
         self._orders += 1
         number = self._orders
         future = self._answers[number] = self.loop.create_future()
