@@ -1,8 +1,8 @@
 """Runner processes, from the server's side: kept warm, given a job, listened to, and ended.
 
 A thread per runner reads what it says, and writes records straight to the job's log; only changes of state reach the
-server's event loop. `Listener` is who is told, always on that thread. Another one tells it orders: a runner may not read
-them for long, while the user's code holds its interpreter, and nobody else may wait for that.
+server's event loop. `Listener` is who is told, always on that thread. Another one tells it orders: while the user's
+code holds its interpreter a runner reads nothing, and nobody else may wait for that.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ from sage_nb import (
     JobStateError,
     JobTimeout,
     RemoteEnvironment,
+    ShippingError,
     attach,
     call_service,
 )
 from sage_nb.remote.attaching import snapshots
-from tests.support import LIMIT, until
+from tests.support import LIMIT, endless, until
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +250,35 @@ def test_an_item_that_cannot_travel_fails_the_job_and_is_named(env: RemoteEnviro
         env.submit(autostop=True)
     assert env.job is not None
     assert env.job.results["out"] == [0, 1, 2]
+
+
+class Exits:
+    """Asks for the end of the process when it is to travel, or has come."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __getstate__(self) -> str:
+        if self.where == "there":
+            raise SystemExit("there")
+        return self.where
+
+    def __setstate__(self, state: str) -> None:
+        raise SystemExit(state)
+
+
+@pytest.mark.parametrize(("where", "said"), [("there", "pickling it raised"), ("here", "could not be put together")])
+def test_an_item_that_asks_for_the_end_of_the_process_fails_the_job(
+    env: RemoteEnvironment, where: str, said: str
+) -> None:
+    """And a job after it runs."""
+    env.from_source(endless).map(lambda n, where=where: Exits(where) if n == 1000 else n).take(100_000).collect("out")
+    job = env.submit()
+    with pytest.raises(ShippingError, match=said):
+        job.wait(LIMIT)
+    after = RemoteEnvironment("after", port=env.port)
+    after.from_batch([1]).collect("out")
+    assert after.submit().wait(LIMIT).results["out"] == [1]
 
 
 def test_a_slow_loop_over_a_stream_holds_the_job_back_and_gets_every_item_once(server: JobManagerServer) -> None:
