@@ -370,17 +370,22 @@ class Core:
         self._present[client] -= 1
         if not self._present[client]:
             del self._present[client]
-            if any(job.entry.owner == client for job in [*self.queue, *self.running]):
+            if any(job.entry.owner == client for job in self._owned()):
                 self._seen[client] = time.monotonic()
+
+    def _owned(self) -> list[HostedJob]:
+        """The jobs that end with their owner: also those that have ended, and keep their services."""
+        return [job for job in self.jobs.values() if job.entry.owner is not None and not job.clean.is_set()]
 
     async def _look_after_owners(self) -> None:
         """Stop the jobs whose owners have been gone for too long."""
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
-            owned = {job.entry.owner for job in [*self.queue, *self.running]}
-            self._seen = {owner: when for owner, when in self._seen.items() if owner in owned}
-            for job in [*self.queue, *self.running]:
+            jobs = self._owned()
+            owners = {job.entry.owner for job in jobs}
+            self._seen = {owner: when for owner, when in self._seen.items() if owner in owners}
+            for job in jobs:
                 owner = job.entry.owner
                 if owner is None or owner in self._present or job.stop_asked:
                     continue

@@ -257,6 +257,8 @@ class HostedJob:
         attempt = self.entry.restart_count + 1
         with contextlib.suppress(OSError):
             self.spool.append(Kind.STATE, protocol.State(status, time.time(), attempt, why))
+        if self.runner is None:
+            self.close()  # thousands may wait, and each would have a file open
         self._note_change()
         self.wake()
 
