@@ -36,6 +36,7 @@ from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
 from sage_nb.remote.runners import Pool, Runner, process_key
 from sage_nb.remote.settings import Settings, machine
+from sage_nb.remote.waiting import Queue
 
 __all__ = ["Core"]
 
@@ -55,7 +56,7 @@ class Core:
         self.state = state
         self.loop = loop
         self.jobs: dict[str, HostedJob] = {}
-        self.queue: list[HostedJob] = []
+        self.queue: Queue[HostedJob] = Queue()
         self.running: set[HostedJob] = set()
         self.pool = Pool(settings.warm)
         self.began = time.time()
@@ -227,7 +228,7 @@ class Core:
     def _advance(self) -> None:
         """Give as many of the queued jobs to runners as may run."""
         while self.queue and len(self.running) < self.settings.max_running and not self._closing:
-            job = self.queue.pop(0)
+            job = self.queue.pop()
             self.running.add(job)
             if job.entry.backend == "ray":
                 self._later(self._run_on_ray(job))
@@ -311,7 +312,7 @@ class Core:
 
     def position(self, job: HostedJob) -> int | None:
         """A job's place in the queue, from 1; None where it does not wait."""
-        return self.queue.index(job) + 1 if job in self.queue else None
+        return self.queue.place(job)
 
     async def states(self, job: HostedJob) -> list[dict[str, Any]]:
         """The states that a job went through."""
