@@ -283,9 +283,13 @@ class Core:
             self.running.discard(job)
             self.finished[job.entry.status] = self.finished.get(job.entry.status, 0) + 1
             self._advance()
-            for other in self.queue:  # its position is another one
-                other.wake()
+            self._moved_up()
         self._save(job)
+
+    def _moved_up(self) -> None:
+        """Tell those who watch jobs that wait: their places are others."""
+        for job in self.queue:
+            job.wake()
 
     # Finding
 
@@ -333,7 +337,11 @@ class Core:
         """Stop a job, and wait until it is cleaned up; of one that has ended, stop the services that were kept."""
         if job in self.queue:
             self.queue.remove(job)
+            if why is not None:
+                job.note(why)
             job.conclude("stopped")
+            self.finished["stopped"] += 1
+            self._moved_up()
         elif job.runner is not None:
             job.stop(grace, why)
         elif job in self.running:

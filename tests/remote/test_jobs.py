@@ -319,6 +319,7 @@ def test_more_jobs_than_may_run_wait_in_line_and_say_where(server: JobManagerSer
     assert envs[4].jobmanager.get_job_status(jobs[4])["position"] == 2
     jobs[3].stop()
     assert jobs[3].status == "stopped"
+    until(lambda: jobs[4].snapshot().waiting_for == "a runner: it is the next")
     gate.touch()
     for job in (*jobs[:3], jobs[4]):
         assert job.wait(LIMIT).results["out"] == [1, 2]
