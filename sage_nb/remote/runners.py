@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -219,6 +220,10 @@ class Pool:
     def warm(self) -> int:
         """Runners that could take a job at once."""
         return sum(one.warm.is_set() and one.alive for one in list(self._waiting))
+
+    def remove_if_killed(self, folder: Path) -> None:
+        """Have a folder removed where this process is killed."""
+        self._reaper.remove(str(folder))
 
     def fill(self) -> None:
         """Start as many as are missing."""
