@@ -272,7 +272,8 @@ class Core:
         """Give a job to its runner. The history has it before: no later server runs the job once more beside it."""
         await asyncio.wrap_future(runner.started)
         job.entry.runner = runner.key
-        await self.loop.run_in_executor(self._writer, self._save_now, _copy(job.entry))
+        while not await self.loop.run_in_executor(self._writer, self._save_now, _copy(job.entry)) and runner.alive:
+            await asyncio.sleep(_LOOK)  # nothing tells when a full disk has room again
         try:
             runner.give(order, job)
         except WorkerError as exc:
@@ -438,13 +439,16 @@ class Core:
         """Write a job's record, some time soon. What goes wrong is told by `/health`, and tried again."""
         self._writer.submit(self._save_now, _copy(job.entry))
 
-    def _save_now(self, entry: Entry) -> None:
+    def _save_now(self, entry: Entry) -> bool:
+        """Whether it could be written."""
         try:
             self._db.update(entry)
-            self._unsaved.pop(entry.uuid, None)
         except ServerError as exc:
             self._unsaved[entry.uuid] = entry
             self._history_failed(exc)
+            return False
+        self._unsaved.pop(entry.uuid, None)
+        return True
 
     def _forget_now(self, uuid: str) -> None:
         self._db.forget(uuid)

@@ -49,10 +49,10 @@ class Following:
             while True:
                 while self._waiting:
                     record, first, body = self._waiting.popleft()
-                    items = loads_items(writable(unpack_buffers(memoryview(body))))[max(0, at - first) :]
-                    if items:
-                        at += len(items)
-                        yield items
+                    items = loads_items(writable(unpack_buffers(memoryview(body))))
+                    fresh, at = items[max(0, at - first) :], max(at, first + len(items))
+                    if fresh:
+                        yield fresh
                     portal.soon(self._connection.taken, number, record)
                 if self._ended and self._done.is_set():
                     return

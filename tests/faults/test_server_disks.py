@@ -108,3 +108,33 @@ def test_the_end_of_a_job_that_the_log_cannot_take_is_told_all_the_same(server: 
     with pytest.raises(WorkerError, match="could not keep"):
         server.client.attach(job).wait(LIMIT)
     assert server.client.wait_job(job)["status"] == "failed"
+
+
+def test_a_job_whose_turn_comes_while_there_is_no_room_begins_when_there_is(runtime: Path, tmp_path: Path) -> None:
+    """It is not begun before that is written down: a later server would run it once more."""
+    with Server(tmp_path, max_running=1, warm=2) as server:
+        first, second = server.env("first"), server.env("second")
+        first.from_batch([1]).map(Waits, tmp_path).collect("out")
+        second.from_batch(range(3)).collect("out")
+        jobs = first.submit(), second.submit()
+        wait_for(tmp_path)
+        server.room(0)
+        (tmp_path / "go").touch()
+        with pytest.raises(WorkerError, match="could not keep"):
+            jobs[0].wait(LIMIT)
+        until(lambda: server.client.get_job_status(jobs[1])["status"] != "queued")
+        server.room(None)
+        assert jobs[1].wait(LIMIT).results["out"] == [0, 1, 2]
+
+
+def test_a_job_that_waits_for_room_can_be_stopped(runtime: Path, tmp_path: Path) -> None:
+    with Server(tmp_path, max_running=1, warm=2) as server:
+        first, second = server.env("first"), server.env("second")
+        first.from_batch([1]).map(Waits, tmp_path).collect("out")
+        second.from_batch(range(3)).collect("out")
+        jobs = first.submit(), second.submit()
+        wait_for(tmp_path)
+        server.room(0)
+        (tmp_path / "go").touch()
+        until(lambda: server.client.get_job_status(jobs[1])["status"] != "queued")
+        assert server.client.stop_job(jobs[1], 0.1)["status"] == "stopped"
