@@ -19,7 +19,7 @@ from sage_nb.engine.shipping import loads_items
 from sage_nb.remote.protocol import Ended, Kind, Results, head_of, records_in, unpack_buffers, writable
 from sage_nb.remote.spool import Spool
 from tests.faults.servers import Server
-from tests.support import LIMIT, until
+from tests.support import LIMIT, endless, until
 
 ITEM = 2000
 MANY = 30_000  # 60 MB
@@ -183,7 +183,7 @@ def test_a_reader_that_goes_away_holds_up_nobody(small_log: Server) -> None:
 
 def test_items_larger_than_the_log_may_be_come_one_by_one(small_log: Server) -> None:
     env = small_log.env("large")
-    env.from_batch(range(12)).map(lambda n: (n, bytes(3 << 20))).collect("out")
+    env.from_source(endless, delay=0.02).take(12).map(lambda n: (n, bytes(3 << 20))).collect("out")
     job = env.submit(autostop=True)
     assert [(item, len(data)) for item, data in job.results["out"]] == [(item, 3 << 20) for item in range(12)]
 
