@@ -193,7 +193,7 @@ def test_a_log_has_room_again_when_its_slowest_reader_has_read_or_is_there_no_mo
     fast, slow, slower = (log.reader(0) for _ in range(3))
     while not log.full:
         log.append(Kind.RESULTS, Results("out", 0, 1, True), [bytes(1 << 16)])
-    assert not log.took(fast, log.last)
+    assert not fast.took(log.last)
     assert not slower.close()
     assert log.full
     assert slow.close()
