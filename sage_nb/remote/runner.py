@@ -35,7 +35,7 @@ from sage_nb.remote.outbox import Outbox
 from sage_nb.remote.payload import PayloadHead, copied_containers, read_head, read_work
 from sage_nb.remote.protocol import Kind, Order, pack_buffers
 
-__all__ = ["Run", "main"]
+__all__ = ["GRACE", "Run", "main"]
 
 GRACE = 10.0
 """Seconds that a job's services have to clean up when the server is gone."""

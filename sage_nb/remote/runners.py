@@ -22,10 +22,11 @@ import msgspec
 from sage_nb.engine.child import Child, start
 from sage_nb.engine.failure import headline
 from sage_nb.engine.frames import Frame
+from sage_nb.engine.reaper import Reaper
 from sage_nb.errors import WorkerError
 from sage_nb.remote.access import TOKEN_VARIABLE
 from sage_nb.remote.protocol import Order
-from sage_nb.remote.runner import Run
+from sage_nb.remote.runner import GRACE, Run
 
 __all__ = ["Listener", "Pool", "Runner", "process_key"]
 
@@ -59,9 +60,10 @@ class Listener(Protocol):
 
 
 class Runner:
-    """One runner process."""
+    """One runner process. `reaper` ends it where the server is killed and it does not end by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, reaper: Reaper) -> None:
+        self._reaper = reaper
         self.warm = threading.Event()
         """Set when it waits for a job, or has ended."""
         self.started: Future[None] = Future()
@@ -149,6 +151,7 @@ class Runner:
         try:
             child = start(_ENTRY, name="the runner", on_output=self._print, hidden=(TOKEN_VARIABLE,))
             self.key = process_key(child.pid)
+            self._reaper.look_at([child.pid])
             with self._lock:
                 self.child = child
                 self._tell_early()
@@ -203,6 +206,7 @@ class Pool:
         self._waiting: deque[Runner] = deque()
         self._lock = threading.Lock()
         self._closed = False
+        self._reaper = Reaper(GRACE + TERM_GRACE)
 
     @property
     def warm(self) -> int:
@@ -213,14 +217,14 @@ class Pool:
         """Start as many as are missing."""
         with self._lock:
             while len(self._waiting) < self.size and not self._closed:
-                self._waiting.append(Runner())
+                self._waiting.append(Runner(self._reaper))
 
     def take(self) -> Runner:
         """A runner: a warm one if there is one, else the one that will be warm next, or a new one."""
         with self._lock:
             alive = [one for one in self._waiting if one.alive]
             self._waiting = deque(sorted(alive, key=lambda one: not one.warm.is_set()))
-            return self._waiting.popleft() if self._waiting else Runner()
+            return self._waiting.popleft() if self._waiting else Runner(self._reaper)
 
     def close(self) -> None:
         """End those that wait."""
@@ -232,3 +236,4 @@ class Pool:
         deadline = time.monotonic() + TERM_GRACE
         for one in waiting:
             one._thread.join(max(0.0, deadline - time.monotonic()))
+        self._reaper.end()

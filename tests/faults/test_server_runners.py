@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sage_nb import Job, MapFunction, WorkerError
+from sage_nb.engine.reaper import Reaper
 from sage_nb.remote.runners import Runner
 from tests.faults.servers import Server, alive, family, gone
 from tests.faults.support import SOON, begin, ended_in, kill, wait_for
@@ -151,11 +152,13 @@ def family_of(pids: list[int]) -> list[int]:
 
 
 def test_a_runner_that_is_told_to_end_before_its_process_is_there_ends_then() -> None:
-    runner = Runner()
+    reaper = Reaper()
+    runner = Runner(reaper)
     runner.end(0.0)
     runner.warm.wait(LIMIT)
     gone(runner.pid)
     runner.close()
+    reaper.end()
 
 
 def test_a_runner_has_no_more_memory_than_the_server_gives_it(runtime: Path, tmp_path: Path) -> None:
@@ -168,3 +171,24 @@ def test_a_runner_has_no_more_memory_than_the_server_gives_it(runtime: Path, tmp
             hungry.submit(autostop=True)
         assert "operator" in "\n".join(caught.value.__notes__)
         assert modest.submit(autostop=True).results["out"] == [1 << 20]
+
+
+@pytest.mark.timeout(120)
+def test_what_holds_the_interpreter_ends_a_while_after_a_server_that_was_killed(runtime: Path, tmp_path: Path) -> None:
+    """Nothing else runs in such a process, so that it cannot end itself."""
+    with Server(tmp_path) as server:
+        kill_amid_a_power(server, tmp_path)
+
+
+def kill_amid_a_power(server: Server, tmp_path: Path) -> None:
+    env = server.env("a power")
+    env.from_batch([1]).map(Begins, tmp_path).map(pow_for_ever).collect("out")
+    job = env.submit()
+    pids = wait_for(tmp_path)
+    until(lambda: len(family_of(pids)) == 1)
+    every = [*pids, *family_of(pids)]
+    server.kill()
+    gone(*every)
+    server.start()
+    with pytest.raises(WorkerError, match="the JobManager server ended while the job ran"):
+        job.wait(LIMIT)

@@ -26,7 +26,7 @@ from subprocess import Popen
 from typing import Any
 
 from sage_nb.engine.onray.hearing import heard_by
-from sage_nb.engine.onray.reaper import Reaper
+from sage_nb.engine.reaper import Reaper
 from sage_nb.errors import ClusterError
 
 __all__ = ["IDLE", "Lease", "acquire"]
@@ -318,7 +318,7 @@ def _look_after(one: _Connection) -> None:
         one.wake.wait(_LOOK)
         one.wake.clear()
         if one.reaper is not None:
-            one.reaper.look_at([process.pid for process, _ in one.processes])
+            one.reaper.look_at_families([process.pid for process, _ in one.processes])
         why = _why_lost(one)
         with _LOCK:
             if why is not None:
