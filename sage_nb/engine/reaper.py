@@ -2,21 +2,26 @@
 
 It is told of them by lines of its standard input: id and start time. When the input ends without a last word, it waits
 for as long as they may take to end by themselves, and ends them then. Those whose code holds the interpreter cannot do
-that: no other thread of theirs runs. Run as a file, with nothing but the standard library.
+that: no other thread of theirs runs. Then it removes the folders that it was told of, by lines with their names. Run as
+a file, with nothing but the standard library.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
 __all__ = ["Reaper"]
 
 _AT_ONCE = b"now"
+_MANY = 1000  # processes that are known; before there are more, those that have ended are forgotten
 
 
 def _started(pid: int) -> str | None:
@@ -26,6 +31,14 @@ def _started(pid: int) -> str | None:
             return file.read().rpartition(b")")[2].split()[19].decode()
     except OSError:
         return None
+
+
+def _remember(told: dict[int, str], pid: int, started: str) -> None:
+    if len(told) >= _MANY:
+        ended = [one for one, when in told.items() if _started(one) != when]
+        for one in ended:
+            del told[one]
+    told[pid] = started
 
 
 def _children(pid: int) -> list[int]:
@@ -45,6 +58,7 @@ class Reaper:
 
     def __init__(self, grace: float = 0.0) -> None:
         self._told: dict[int, str] = {}
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         if os.path.isdir("/proc/self/task"):
             self._process = subprocess.Popen(
@@ -57,16 +71,26 @@ class Reaper:
 
     def look_at(self, pids: list[int]) -> None:
         """Tell it of these processes."""
-        process = self._process
-        if process is None or process.stdin is None:
-            return
         for pid in pids:
             started = _started(pid)
-            if started is not None and self._told.get(pid) != started:
-                self._told[pid] = started
-                with suppress(OSError):
-                    process.stdin.write(f"{pid} {started}\n".encode())
-                    process.stdin.flush()
+            with self._lock:
+                known = self._told.get(pid)
+                if started is None or known == started:
+                    continue
+                _remember(self._told, pid, started)
+            self._say(f"{pid} {started}")
+
+    def remove(self, folder: str) -> None:
+        """Have it remove that folder as well, after a sudden end of this side."""
+        if os.path.isabs(folder) and "\n" not in folder:
+            self._say(folder)
+
+    def _say(self, line: str) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.write(os.fsencode(f"{line}\n"))
+                process.stdin.flush()
 
     def look_at_families(self, parents: list[int]) -> None:
         """Tell it of these processes, and of those that they have started."""
@@ -79,18 +103,43 @@ class Reaper:
                 self._process.communicate(_AT_ONCE)
 
 
+def _await_ends(told: dict[int, str], seconds: float) -> None:
+    """Until all have ended, or the time is over."""
+    deadline, poll, left = time.monotonic() + seconds, select.poll(), set()
+    for pid, started in told.items():
+        with suppress(OSError):
+            left.add(fd := os.pidfd_open(pid))
+            if _started(pid) == started:
+                poll.register(fd, select.POLLIN)
+            else:
+                left.discard(fd)
+    while left and (now := time.monotonic()) < deadline:
+        for fd, _ in poll.poll((deadline - now) * 1000):
+            poll.unregister(fd)
+            left.discard(fd)
+
+
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lines = sys.stdin.buffer.read().splitlines()
-    if lines[-1:] == [_AT_ONCE]:
-        lines.pop()
-    else:
-        time.sleep(float(sys.argv[1]))
-    for pid, started in (line.decode().split() for line in lines):
-        if _started(int(pid)) == started:
+    told: dict[int, str] = {}
+    folders: list[str] = []
+    suddenly = True
+    for line in sys.stdin.buffer:
+        if line == _AT_ONCE:
+            suddenly = False
+        elif line.startswith(b"/"):
+            folders.append(os.fsdecode(line.rstrip(b"\n")))
+        else:
+            pid, started = line.decode().split()
+            _remember(told, int(pid), started)
+    if suddenly:
+        _await_ends(told, float(sys.argv[1]))
+    for one, when in told.items():
+        if _started(one) == when:
             with suppress(OSError):
-                leads = os.getpgid(int(pid)) == int(pid)
-                (os.killpg if leads else os.kill)(int(pid), signal.SIGKILL)
+                (os.killpg if os.getpgid(one) == one else os.kill)(one, signal.SIGKILL)
+    for folder in folders if suddenly else ():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

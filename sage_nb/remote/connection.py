@@ -369,6 +369,8 @@ class Connection:
                     self._said(msgspec.json.decode(message.data))
 
     async def _ask(self, socket: aiohttp.ClientWebSocketResponse, one: _Subscription) -> None:
+        if one.number not in self._subscriptions:
+            return  # it was dropped meanwhile: the server would keep for it what nobody takes
         one.untold = 0
         try:
             await socket.send_str(
@@ -391,7 +393,7 @@ class Connection:
                 waits = one.subscriber.record(kind, record, head, body)
                 if waits is not None:
                     await waits
-            except Exception as exc:  # noqa: BLE001 - what one job's records do must not end the others'
+            except (Exception, SystemExit) as exc:  # noqa: BLE001 - what one job's records do must not end the others'
                 _LOG.error("a record of job %s could not be taken in", one.uuid, exc_info=exc)
                 self._drop(one)
                 one.subscriber.gone(ProtocolError(f"what the server sent could not be taken in: {headline(exc)}"))

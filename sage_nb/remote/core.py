@@ -36,6 +36,7 @@ from sage_nb.remote.protocol import Order
 from sage_nb.remote.runner import Run
 from sage_nb.remote.runners import Pool, Runner, process_key
 from sage_nb.remote.settings import Settings, machine
+from sage_nb.remote.waiting import Queue
 
 __all__ = ["Core"]
 
@@ -55,7 +56,7 @@ class Core:
         self.state = state
         self.loop = loop
         self.jobs: dict[str, HostedJob] = {}
-        self.queue: list[HostedJob] = []
+        self.queue: Queue[HostedJob] = Queue()
         self.running: set[HostedJob] = set()
         self.pool = Pool(settings.warm)
         self.began = time.time()
@@ -227,7 +228,7 @@ class Core:
     def _advance(self) -> None:
         """Give as many of the queued jobs to runners as may run."""
         while self.queue and len(self.running) < self.settings.max_running and not self._closing:
-            job = self.queue.pop(0)
+            job = self.queue.pop()
             self.running.add(job)
             if job.entry.backend == "ray":
                 self._later(self._run_on_ray(job))
@@ -282,9 +283,13 @@ class Core:
             self.running.discard(job)
             self.finished[job.entry.status] = self.finished.get(job.entry.status, 0) + 1
             self._advance()
-            for other in self.queue:  # its position is another one
-                other.wake()
+            self._moved_up()
         self._save(job)
+
+    def _moved_up(self) -> None:
+        """Tell those who watch jobs that wait: their places are others."""
+        for job in self.queue:
+            job.wake()
 
     # Finding
 
@@ -311,7 +316,7 @@ class Core:
 
     def position(self, job: HostedJob) -> int | None:
         """A job's place in the queue, from 1; None where it does not wait."""
-        return self.queue.index(job) + 1 if job in self.queue else None
+        return self.queue.place(job)
 
     async def states(self, job: HostedJob) -> list[dict[str, Any]]:
         """The states that a job went through."""
@@ -332,7 +337,11 @@ class Core:
         """Stop a job, and wait until it is cleaned up; of one that has ended, stop the services that were kept."""
         if job in self.queue:
             self.queue.remove(job)
+            if why is not None:
+                job.note(why)
             job.conclude("stopped")
+            self.finished["stopped"] += 1
+            self._moved_up()
         elif job.runner is not None:
             job.stop(grace, why)
         elif job in self.running:
@@ -370,17 +379,22 @@ class Core:
         self._present[client] -= 1
         if not self._present[client]:
             del self._present[client]
-            if any(job.entry.owner == client for job in [*self.queue, *self.running]):
+            if any(job.entry.owner == client for job in self._owned()):
                 self._seen[client] = time.monotonic()
+
+    def _owned(self) -> list[HostedJob]:
+        """The jobs that end with their owner: also those that have ended, and keep their services."""
+        return [job for job in self.jobs.values() if job.entry.owner is not None and not job.clean.is_set()]
 
     async def _look_after_owners(self) -> None:
         """Stop the jobs whose owners have been gone for too long."""
         while True:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
-            owned = {job.entry.owner for job in [*self.queue, *self.running]}
-            self._seen = {owner: when for owner, when in self._seen.items() if owner in owned}
-            for job in [*self.queue, *self.running]:
+            jobs = self._owned()
+            owners = {job.entry.owner for job in jobs}
+            self._seen = {owner: when for owner, when in self._seen.items() if owner in owners}
+            for job in jobs:
                 owner = job.entry.owner
                 if owner is None or owner in self._present or job.stop_asked:
                     continue

@@ -47,9 +47,10 @@ def main(say: int) -> None:
         os._exit(0)
     with open(say, "wb", buffering=0) as saying, contextlib.ExitStack() as stack:
         try:
-            settings = _with_state(settings_of(order.started, token=order.token), stack)
+            asked = settings_of(order.started, token=order.token)
+            settings = _with_state(asked, stack)
             _log_to(settings.state, order.started.log_level)
-            _serve(settings, order.started, saying)
+            _serve(settings, order.started, saying, temporary=asked.state is None and not asked.port)
         except Exception as exc:
             logging.getLogger("sage_nb.server").log(
                 logging.ERROR, "%s", exc, exc_info=None if isinstance(exc, SageError) else exc
@@ -87,14 +88,14 @@ def serve_foreground(
     serve(dataclasses.replace(settings, token=token), ready, started=started)
 
 
-def _serve(settings: Settings, started: Started, saying: IO[bytes]) -> None:
+def _serve(settings: Settings, started: Started, saying: IO[bytes], *, temporary: bool) -> None:
     from sage_nb.remote.server import serve
 
     def ready(serving: Any) -> None:
         saying.write(msgspec.json.encode(Said(port=serving.port)))  # where nobody hears it, the server ends
         saying.close()
 
-    serve(settings, ready, started=started)
+    serve(settings, ready, started=started, temporary=temporary)
 
 
 def _with_state(settings: Settings, stack: contextlib.ExitStack) -> Settings:

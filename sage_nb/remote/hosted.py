@@ -34,6 +34,8 @@ __all__ = ["HostedJob", "Watcher"]
 _LOG = logging.getLogger("sage_nb.server")
 _STOP_GRACE = 3.0
 """Seconds beyond the grace of a stop that a runner has before it is forced."""
+_MOST_ORDERS = 1000
+"""That a runner may leave unanswered, as when the user's code holds its interpreter."""
 _unpack = msgspec.msgpack.decode
 
 
@@ -255,6 +257,8 @@ class HostedJob:
         attempt = self.entry.restart_count + 1
         with contextlib.suppress(OSError):
             self.spool.append(Kind.STATE, protocol.State(status, time.time(), attempt, why))
+        if self.runner is None:
+            self.close()  # thousands may wait, and each would have a file open
         self._note_change()
         self.wake()
 
@@ -285,6 +289,8 @@ class HostedJob:
         runner = self._running()
         if self.entry.status in ENDED:
             raise JobStateError(f"job {self.entry.name!r} is {self.entry.status} already")
+        if len(self._answers) >= _MOST_ORDERS:
+            raise JobStateError(f"job {self.entry.name!r} has not answered {_MOST_ORDERS:,} orders before this one")
         self._orders += 1
         number = self._orders
         future = self._answers[number] = self.loop.create_future()

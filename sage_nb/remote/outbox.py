@@ -236,8 +236,9 @@ class Outbox:
             self._finish()
         except OSError:
             self.lose()
-        except Exception as exc:  # noqa: BLE001 - a job whose end nobody hears of would be waited for for ever
-            self._run.fail(explain(exc, "sage_nb itself; please report this"))
+        except BaseException as exc:  # noqa: BLE001 - a job whose end nobody hears of would be waited for for ever
+            self._failure = explain(exc, "sage_nb itself; please report this")  # the job may have ended before
+            self._run.fail(self._failure)
             self._run.done.wait()
             self._send_end(None)
 
@@ -316,7 +317,7 @@ class Outbox:
         if self._failure is not None:
             return 0
         try:
-            body = pack_buffers(dumps_items(items, RECEIVED))
+            body = pack_buffers(_dumps(items))
         except ShippingError as exc:
             if len(items) == 1:
                 self._cannot_travel(name, items[0], exc)
@@ -377,7 +378,7 @@ class Outbox:
     def _send_letter(self, name: str, total: int, letter: DeadLetter) -> None:
         text = None
         try:
-            item = [bytes(one) for one in dumps_items(letter.item, RECEIVED)]
+            item = [bytes(one) for one in _dumps(letter.item)]
         except ShippingError:
             item, text = [], safe_repr(letter.item)
         error = [bytes(one) for one in dumps_exception(letter.error, RECEIVED)]
@@ -448,3 +449,11 @@ class Outbox:
         snapshot = None if described is None else _json(described)
         ended = protocol.Ended(status, run.ended or time.time(), run.clean.is_set(), told, snapshot)
         self._send(Kind.ENDED, ended, body)
+
+
+def _dumps(items: Any) -> list[Buffer]:
+    """Raises `ShippingError`, also where the user's code asks for the end of the process."""
+    try:
+        return dumps_items(items, RECEIVED)
+    except (SystemExit, KeyboardInterrupt) as exc:
+        raise ShippingError(f"a {type(items).__name__} cannot travel: pickling it raised {headline(exc)}") from exc

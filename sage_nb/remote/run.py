@@ -302,7 +302,7 @@ class RemoteRun:
     def _take_items(self, head: protocol.Results, body: memoryview) -> Awaitable[None] | None:
         try:
             items = loads_items(writable(unpack_buffers(body)))
-        except Exception as exc:  # noqa: BLE001 - the classes are the user's; with the job's code it may work
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the user's classes; with the job's code it may work
             if self._has_code:
                 self._cannot_read(f"items of {head.name!r}", exc)
                 return None
@@ -337,7 +337,7 @@ class RemoteRun:
                 if found[0].python != python_version():
                     raise ShippingError(f"Python {found[0].python} made it, and this is Python {python_version()}")
                 loads(unpack_buffers(data[found[1] :]))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - whatever it is, the items themselves say what they lack
             self.log.say("job", f"the job's code could not be had: {headline(exc)}", "WARNING")
 
     def _cannot_read(self, what: str, exc: BaseException) -> None:
@@ -354,7 +354,7 @@ class RemoteRun:
             return
         try:
             item = head.text if head.item_buffers == 0 else loads_items(writable(buffers[: head.item_buffers]))
-        except Exception as exc:  # noqa: BLE001 - the classes are the user's
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - the classes are the user's
             item = f"<it could not be put together here: {headline(exc)}>"
         error = loads_exception(writable(buffers[head.item_buffers :]))
         if not isinstance(error, Exception):

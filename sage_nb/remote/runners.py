@@ -1,7 +1,8 @@
 """Runner processes, from the server's side: kept warm, given a job, listened to, and ended.
 
 A thread per runner reads what it says, and writes records straight to the job's log; only changes of state reach the
-server's event loop. `Listener` is who is told, always on that thread.
+server's event loop. `Listener` is who is told, always on that thread. Another one tells it orders: while the user's
+code holds its interpreter a runner reads nothing, and nobody else may wait for that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -34,6 +36,8 @@ _ENTRY = "sage_nb.remote.runner:main"
 _BOOT = 60.0
 TERM_GRACE = 3.0
 """Seconds from SIGTERM to SIGKILL."""
+_NEWEST = frozenset({Order.WATCHED, Order.TAKEN, Order.HOLD})
+"""Orders of which only the newest counts."""
 _LOG = logging.getLogger("sage_nb.server")
 _pack = msgspec.msgpack.encode
 
@@ -71,11 +75,11 @@ class Runner:
         self.child: Child | None = None
         self.key: str | None = None
         self._listener: Listener | None = None
-        self._early: list[tuple[Order, bytes]] = []
-        """Orders that came before the process was there, or had its job."""
-        self._given = False
+        self._orders: dict[object, tuple[Order, bytes]] = {}
+        """Those that it has not been told yet."""
         self._why: WorkerError | None = None
         self._lock = threading.Lock()
+        self._ordered = threading.Condition(self._lock)
         self._end_at = math.inf
         self._thread = threading.Thread(target=self._live, name="sage_nb runner", daemon=True)
         self._thread.start()
@@ -94,26 +98,31 @@ class Runner:
             if self._why is not None:
                 raise self._why
             self._listener = listener
-            self._given = True
-            self._early.insert(0, (Order.RUN, _pack(run)))
-            self._tell_early()
+            self._orders = {Order.RUN: (Order.RUN, _pack(run)), **self._orders}
+        threading.Thread(target=self._tell_orders, name="sage_nb runner orders", daemon=True).start()
 
     def tell(self, kind: Order, value: Any) -> None:
-        """An order; where the process has ended, nothing happens: its listener hears that anyway. What comes before
-        `give` follows the job."""
+        """An order; returns at once. Where the process has ended, nothing happens: its listener hears that anyway. What
+        comes before `give` follows the job."""
         with self._lock:
-            if self.child is None or not self._given:
-                self._early.append((kind, _pack(value)))
-                return
-        with contextlib.suppress(WorkerError):
-            self.child.send(kind, _pack(value))
+            if self._why is None:
+                self._orders[kind if kind in _NEWEST else object()] = kind, _pack(value)
+                self._ordered.notify()
 
-    def _tell_early(self) -> None:
-        if self.child is not None and self._given:
-            early, self._early = self._early, []
-            with contextlib.suppress(WorkerError):
-                for kind, packed in early:
+    def _tell_orders(self) -> None:
+        self.started.result()
+        assert self.child is not None
+        while True:
+            with self._lock:
+                self._ordered.wait_for(lambda: self._orders or self._why is not None)
+                orders, self._orders = [*self._orders.values()], {}
+                if self._why is not None:
+                    return
+            try:
+                for kind, packed in orders:
                     self.child.send(kind, packed)
+            except WorkerError:
+                return
 
     def end(self, after: float) -> None:
         """See to it that it has ended `after` seconds from now and a little: SIGTERM to its group then, SIGKILL three
@@ -152,9 +161,7 @@ class Runner:
             child = start(_ENTRY, name="the runner", on_output=self._print, hidden=(TOKEN_VARIABLE,))
             self.key = process_key(child.pid)
             self._reaper.look_at([child.pid])
-            with self._lock:
-                self.child = child
-                self._tell_early()
+            self.child = child
             self.started.set_result(None)
             kind, _ = child.receive()
             assert kind == Order.WARM
@@ -184,6 +191,7 @@ class Runner:
             self.child.close()
         with self._lock:
             self._why = why
+            self._ordered.notify()
             listener = self._listener
         if not self.started.done():
             self.started.set_result(None)
@@ -212,6 +220,10 @@ class Pool:
     def warm(self) -> int:
         """Runners that could take a job at once."""
         return sum(one.warm.is_set() and one.alive for one in list(self._waiting))
+
+    def remove_if_killed(self, folder: Path) -> None:
+        """Have a folder removed where this process is killed."""
+        self._reaper.remove(str(folder))
 
     def fill(self) -> None:
         """Start as many as are missing."""

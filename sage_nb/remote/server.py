@@ -119,8 +119,9 @@ class JobManagerServer:
 class _Serving:
     """A server, while it runs, on the event loop that runs it."""
 
-    def __init__(self, settings: Settings, started: Started | None = None) -> None:
+    def __init__(self, settings: Settings, started: Started | None = None, *, temporary: bool = False) -> None:
         self.settings = settings
+        self._temporary = temporary or (settings.state is None and not settings.port)
         self.port = settings.port
         self._started = started
         self.token = None if settings.no_token else settings.token or make_token()
@@ -135,8 +136,10 @@ class _Serving:
         self._listening = _listen(settings.host, settings.port)
         try:
             self.port = self._listening[0].getsockname()[1]
-            state = settings.state or (state_folder(self.port) if settings.port else self._temporary())
+            state = settings.state or (state_folder(self.port) if settings.port else self._make_folder())
             self._core = core = Core(settings, Path(state), loop)
+            if self._temporary:
+                core.pool.remove_if_killed(Path(state))
             await core.begin()
             self._runner = web.AppRunner(make_app(core, self.token), shutdown_timeout=2.0)
             await self._runner.setup()
@@ -169,7 +172,7 @@ class _Serving:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _temporary(self) -> str:
+    def _make_folder(self) -> str:
         """For a server whose port nobody knows the next time."""
         self._folder = tempfile.TemporaryDirectory(prefix="sage_nb-")
         return self._folder.name
@@ -250,15 +253,21 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def serve(settings: Settings, on_ready: Any = lambda serving: None, *, started: Started | None = None) -> None:
+def serve(
+    settings: Settings,
+    on_ready: Any = lambda serving: None,
+    *,
+    started: Started | None = None,
+    temporary: bool = False,
+) -> None:
     """Run a server in this process until SIGTERM or SIGINT. `on_ready` is called with it when it listens. `started` is
-    what its notice says of how this process was started."""
+    what its notice says of how this process was started. A `temporary` state folder goes also where it is killed."""
 
     async def run() -> None:
         loop, halt = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, halt.set)
-        async with _Serving(settings, started) as serving:
+        async with _Serving(settings, started, temporary=temporary) as serving:
             on_ready(serving)
             await halt.wait()
             _LOG.info("sage_nb JobManager is stopping")

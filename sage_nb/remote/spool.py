@@ -1,7 +1,8 @@
 """The log of one job: its records, in files, from which any number of readers read at their own pace.
 
-The log is cut into segments. When it has grown to its limit, its oldest segment goes, if every reader that is there has
-what it holds, or if it holds no results. Otherwise the log is *full*: the job is held until somebody reads.
+The log is cut into segments. When it has grown to its limit, the oldest segment goes that holds nothing that a reader
+needs, or that every reader who is there has. Where none can go, the log is *full*: the job is held until somebody
+reads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from sage_nb.remote.protocol import CHUNK, RECORD, Ended, Head, Kind, head_of, r
 __all__ = ["Reader", "Spool"]
 
 SEGMENT = 16 << 20
+_NEEDED = frozenset({Kind.RESULTS, Kind.RESTARTED, Kind.ENDED})
+"""Without which a reader would miss items, have some twice, or wait for an end that was."""
 _INDEX_EVERY = 64 * 1024
 _AT_ONCE = 1000
 
@@ -28,7 +31,8 @@ class _Segment:
     first: int
     last: int
     size: int = 0
-    results: bool = False
+    needed: bool = False
+    """Whether it has records that a reader cannot do without."""
     index: list[tuple[int, int]] = field(default_factory=list)
     """Numbers of records, and where they begin: one every 64 KB."""
     fd: int = -1
@@ -129,7 +133,7 @@ class Spool:
                 segment.index.append((number, segment.size))
             segment.size += size
             segment.last = self.last = number
-            segment.results = segment.results or kind == Kind.RESULTS
+            segment.needed = segment.needed or kind in _NEEDED
             self.size += size
             if kind in (Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
                 self._note_end(kind, bytes(pieces[0][RECORD.size :]))
@@ -215,12 +219,12 @@ class Spool:
             offset += size + 4
 
     def _trim(self) -> None:
-        """Let go of the oldest segments, while there is too much, and they can go."""
-        while len(self._segments) > 1 and self.size >= self._limit:
-            oldest = self._segments[0]
-            if oldest.results and self._waits(oldest.last):
+        """Let go of the oldest segments that can go, while there is too much."""
+        for one in self._segments[:-1]:
+            if self.size < self._limit:
                 return
-            self._remove(oldest)
+            if not (one.needed and self._waits(one.last)):
+                self._remove(one)
 
     def _made_room(self) -> bool:
         self._trim()
@@ -261,7 +265,7 @@ class Spool:
                     segment.index.append((number, segment.size))
                 segment.size += 4 + size
                 segment.last = number
-                segment.results = segment.results or kind == Kind.RESULTS
+                segment.needed = segment.needed or kind in _NEEDED
             os.ftruncate(segment.fd, segment.size)
             segment.rest()
             self._segments.append(segment)

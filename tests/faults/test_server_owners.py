@@ -57,6 +57,28 @@ def test_an_attached_job_ends_with_its_cleanup_when_its_client_is_killed(server:
     gone(pid)
 
 
+def test_services_that_an_attached_job_kept_are_cleaned_up_when_its_client_is_killed(
+    server: Server, tmp_path: Path
+) -> None:
+    """The job itself has ended before."""
+    then = """
+env = RemoteEnvironment("owned", {"server": {"owner_timeout": 1}}, port=env.port, owner="attached")
+env.register_service("marks", Marks)
+env.from_batch(range(6)).map(tell).collect("out")
+job = env.submit(autostop=True, cleanup="never")
+print(job.status, flush=True)
+__import__("threading").Event().wait()
+"""
+    with submits(server, tmp_path, then) as script:
+        script.wait_for("completed")
+        (pid,) = wait_for(tmp_path)
+        assert not (tmp_path / "cleaned").exists()
+        script.kill()
+        until(lambda: (tmp_path / "cleaned").exists())
+    gone(pid)
+    assert status(server) == "completed"
+
+
 def test_a_detached_job_goes_on_when_its_client_is_killed(server: Server, tmp_path: Path) -> None:
     with submits(server, tmp_path, "env.submit(autostop=True)") as script:
         (pid,) = wait_for(tmp_path)

@@ -15,6 +15,7 @@ from sage_nb.remote import daemon
 from sage_nb.remote.access import notice_path, read_notice
 from sage_nb.remote.runners import process_key
 from sage_nb.remote.settings import Settings
+from tests.faults.servers import family, gone
 from tests.remote.commands import server_in
 from tests.support import until
 
@@ -178,6 +179,22 @@ def test_status_says_where_it_is_and_what_it_does(state: Path) -> None:
         assert found is not None
         assert found["log"] == str(state / "server.log")
         assert (found["max_running"], found["backend"], found["running"]) == (3, "processes", 0)
+
+
+def test_the_folder_of_a_server_on_any_free_port_goes_also_where_it_is_killed() -> None:
+    notice = daemon.start_background(Settings(port=0))
+    assert Path(notice.state).is_dir()
+    daemon.stop_background(notice.port, force=True)
+    until(lambda: not Path(notice.state).exists())
+
+
+def test_the_folder_that_a_server_was_given_stays_where_it_is_killed(state: Path) -> None:
+    notice = daemon.start_background(Settings(port=0, state=state, warm=0))
+    reapers = [pid for pid in family(notice.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(reapers) == 1
+    daemon.stop_background(notice.port, force=True)
+    gone(*reapers)
+    assert state.is_dir()
 
 
 def test_the_folder_of_a_server_on_any_free_port_goes_with_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,3 +54,10 @@ def test_a_log_that_was_closed_is_opened_again_where_it_ended(job: HostedJob) ->
     job.spool.append(Kind.NOTE)
     job.close()
     assert job.spool.append(Kind.NOTE) == 2
+
+
+def test_a_job_that_waits_has_no_file_open(job: HostedJob) -> None:
+    before = os.listdir("/proc/self/fd")
+    job.state("queued")
+    assert job.spool.last == 1
+    assert os.listdir("/proc/self/fd") == before

@@ -17,11 +17,12 @@ from sage_nb import (
     JobStateError,
     JobTimeout,
     RemoteEnvironment,
+    ShippingError,
     attach,
     call_service,
 )
 from sage_nb.remote.attaching import snapshots
-from tests.support import LIMIT, until
+from tests.support import LIMIT, endless, until
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,35 @@ def test_an_item_that_cannot_travel_fails_the_job_and_is_named(env: RemoteEnviro
     assert env.job.results["out"] == [0, 1, 2]
 
 
+class Exits:
+    """Asks for the end of the process when it is to travel, or has come."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __getstate__(self) -> str:
+        if self.where == "there":
+            raise SystemExit("there")
+        return self.where
+
+    def __setstate__(self, state: str) -> None:
+        raise SystemExit(state)
+
+
+@pytest.mark.parametrize(("where", "said"), [("there", "pickling it raised"), ("here", "could not be put together")])
+def test_an_item_that_asks_for_the_end_of_the_process_fails_the_job(
+    env: RemoteEnvironment, where: str, said: str
+) -> None:
+    """And a job after it runs."""
+    env.from_source(endless).map(lambda n, where=where: Exits(where) if n == 1000 else n).take(100_000).collect("out")
+    job = env.submit()
+    with pytest.raises(ShippingError, match=said):
+        job.wait(LIMIT)
+    after = RemoteEnvironment("after", port=env.port)
+    after.from_batch([1]).collect("out")
+    assert after.submit().wait(LIMIT).results["out"] == [1]
+
+
 def test_a_slow_loop_over_a_stream_holds_the_job_back_and_gets_every_item_once(server: JobManagerServer) -> None:
     """Law 6: memory is bounded: back-pressure reaches the source."""
     with RemoteEnvironment("fast", port=server.port) as env:
@@ -289,6 +319,7 @@ def test_more_jobs_than_may_run_wait_in_line_and_say_where(server: JobManagerSer
     assert envs[4].jobmanager.get_job_status(jobs[4])["position"] == 2
     jobs[3].stop()
     assert jobs[3].status == "stopped"
+    until(lambda: jobs[4].snapshot().waiting_for == "a runner: it is the next")
     gate.touch()
     for job in (*jobs[:3], jobs[4]):
         assert job.wait(LIMIT).results["out"] == [1, 2]
