@@ -117,6 +117,7 @@ def _start(one: Parser) -> None:
     add("--spool-limit", type=float, metavar="MB", help="results of one job that are kept, 1024 unless given")
     add("--memory-limit", type=float, metavar="MB", help="address space of one runner, unlimited unless given")
     add("--keep-jobs", type=int, metavar="N", help="ended jobs that stay in the history, 1000 unless given")
+    add("--keep-size", type=float, metavar="MB", help="of their results, logs and pipelines, 10240 unless given")
     add("--keep-days", type=float, metavar="D", help="days for which they stay, 7 unless given")
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     add("--log-level", type=str.upper, choices=levels, default="INFO", metavar="LEVEL", help="INFO unless given")

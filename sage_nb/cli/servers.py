@@ -20,7 +20,7 @@ __all__ = ["restart", "start", "status", "stop"]
 NOT_RUNNING = 3
 _SETTINGS = (
     "host", "port", "max_running", "warm", "backend", "certfile", "keyfile", "payload_limit", "spool_limit",
-    "memory_limit", "keep_jobs", "keep_days",
+    "memory_limit", "keep_jobs", "keep_days", "keep_size",
 )  # fmt: skip
 
 

@@ -10,19 +10,22 @@ import asyncio
 import threading
 import uuid as uuids
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.failure import safe_text
-from sage_nb.errors import JobNotFoundError
+from sage_nb.errors import JobNotFoundError, JobStateError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.remote.address import Address, address_of
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.portal import portal, wait
+from sage_nb.remote.seen import SeenDispatcher
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -180,7 +183,21 @@ class JobManagerClient:
         """The records of all jobs, by uuid, the oldest first, as they are now."""
         from sage_nb.remote.attaching import info_of
 
-        return MappingProxyType({one["uuid"]: info_of(one) for one in self.list_jobs()})
+        found = {one["uuid"]: info_of(one) for one in self.list_jobs()}
+        for info in found.values():
+            if info.status not in ENDED:
+                info.dispatcher = SeenDispatcher(partial(self._described, info))
+        return MappingProxyType(found)
+
+    def _described(self, info: JobInfo) -> JobSnapshot:
+        """A job's description as it is now."""
+        try:
+            data = self._call(lambda: self._connection.fetch(job_path(info.uuid, "snapshot")))
+        except JobNotFoundError:
+            return JobSnapshot(uuid=info.uuid, name=info.name, status="stopped")
+        except JobStateError:  # there is nothing to see of it yet
+            return JobSnapshot(uuid=info.uuid, name=info.name, status=self.get_job_status(info.uuid)["status"])
+        return msgspec.json.decode(data, type=JobSnapshot)
 
     def submit_job(self, serialized_data: bytes, autostop: bool = False, *, uuid: str | None = None) -> str:
         """Submit what `RemoteEnvironment.serialize()` made; the job's uuid. With `autostop`, wait for its end.

@@ -14,6 +14,7 @@ from sage_nb.engine.child import Child, start
 from sage_nb.engine.childmain import ChildConnection
 from sage_nb.engine.frames import ConnectionClosed
 from sage_nb.errors import ClusterError, WorkerError
+from sage_nb.remote.access import TOKEN_VARIABLE
 
 __all__ = ["Cluster", "keep"]
 
@@ -53,7 +54,7 @@ class Cluster:
 
     def _start(self) -> str:
         self.close()
-        child = start(_ENTRY, name="Ray")
+        child = start(_ENTRY, name="Ray", hidden=(TOKEN_VARIABLE,))
         try:
             child.send(0, marshal.dumps(self._settings))
             ok, said = marshal.loads(child.receive()[1][0])

@@ -87,7 +87,7 @@ class Core:
         try:
             self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(self.state / "lock")
-            (self.state / "jobs").mkdir(exist_ok=True)
+            (self.state / "jobs").mkdir(exist_ok=True, mode=0o700)
         except OSError as exc:
             if isinstance(exc, SageError):
                 raise
@@ -404,15 +404,20 @@ class Core:
                     await self.stop(job, 10.0, wait=False, why=why)
 
     async def _tidy(self) -> None:
-        """Forget jobs that are too old, or too many."""
+        """Forget jobs that are too old, too many, or too large in all."""
+        limit = self.settings.bytes_of("keep_size")
+        assert limit is not None
         while True:
-            ended = [job for job in self.jobs.values() if job.clean.is_set() and not job.watchers]
+            ended = [job for job in self.jobs.values() if job.clean.is_set()]
+            sizes = await self.loop.run_in_executor(None, _sizes_of, [job.folder for job in ended])
             oldest = time.time() - self.settings.keep_days * 86_400
-            surplus = max(0, len(ended) - self.settings.keep_jobs)
-            for n, job in enumerate(ended):
-                if n < surplus or (job.entry.stopped or job.entry.submitted) < oldest:
+            surplus, too_much = len(ended) - self.settings.keep_jobs, sum(sizes) - limit
+            for job, size in zip(ended, sizes, strict=True):
+                is_old = (job.entry.stopped or job.entry.submitted) < oldest
+                if not job.watchers and (is_old or surplus > 0 or too_much > 0):
                     with contextlib.suppress(ServerError):
                         await self._forget(job)
+                        surplus, too_much = surplus - 1, too_much - size
             await asyncio.sleep(_TIDY_EVERY)
 
     # The history
@@ -478,6 +483,17 @@ class Core:
 
 def _copy(entry: Entry) -> Entry:
     return Entry(**{name: getattr(entry, name) for name in Entry.__struct_fields__})
+
+
+def _sizes_of(folders: list[Path]) -> list[int]:
+    """How many bytes the files in each folder have."""
+    found = []
+    for folder in folders:
+        size = 0
+        with contextlib.suppress(OSError):  # it is gone, or a file in it
+            size = sum(entry.stat().st_size for entry in os.scandir(folder))
+        found.append(size)
+    return found
 
 
 def _lock(path: Path) -> int:

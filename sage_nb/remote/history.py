@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -88,6 +89,10 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let others read it
+        except OSError as exc:
+            raise self._cannot(exc) from exc
+        try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         except sqlite3.Error as exc:
             raise self._cannot(exc) from exc
@@ -172,7 +177,7 @@ class History:
     def _transaction(self) -> _Transaction:
         return _Transaction(self)
 
-    def _cannot(self, exc: sqlite3.Error) -> ServerBusyError:
+    def _cannot(self, exc: Exception) -> ServerBusyError:
         return ServerBusyError(f"the server's history {self._path} cannot be written: {exc}; is the disk full?")
 
 

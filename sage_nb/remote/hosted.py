@@ -104,6 +104,13 @@ class HostedJob:
                 self._spool = Spool(self.folder, self._spool_limit)
             return self._spool
 
+    async def opened(self) -> Spool:
+        """The job's log. That of an earlier server is read through first, which may take seconds, and is done on a
+        thread of its own."""
+        if self._spool is not None:
+            return self.spool
+        return await self.loop.run_in_executor(None, lambda: self.spool)
+
     def summary(self) -> dict[str, Any]:
         """What `list_jobs` gives of it."""
         entry = self.entry

@@ -25,7 +25,7 @@ from sage_nb.engine.results import Result, Results
 from sage_nb.engine.shipping import loads, loads_items
 from sage_nb.engine.travelled import loads_exception, remote_traceback
 from sage_nb.errors import JobNotFoundError, JobStateError, RemoteError, SageError, ShippingError
-from sage_nb.jobs.info import JobInfo
+from sage_nb.jobs.info import EndedDispatcher, JobInfo
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
 from sage_nb.remote import protocol
 from sage_nb.remote.connection import Connection
@@ -33,6 +33,7 @@ from sage_nb.remote.following import Following
 from sage_nb.remote.payload import read_head
 from sage_nb.remote.portal import portal, wait
 from sage_nb.remote.protocol import Kind, head_of, python_version, unpack_buffers, writable
+from sage_nb.remote.seen import SeenDispatcher
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -68,6 +69,7 @@ class RemoteRun:
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.info = info
+        info.dispatcher = SeenDispatcher(self.snapshot)
         self.ends_with_its_waiter = ends_with_its_waiter
         self.status = picture.status
         self.results: Mapping[str, Result] = Results()
@@ -413,7 +415,7 @@ class RemoteRun:
         self._why_lost = None
         if clean:
             self._hear_no_more()
-            self.info.snapshot = self.snapshot()
+            self.info.snapshot, self.info.dispatcher = self.snapshot(), EndedDispatcher()
             self.clean.set()
         self.done.set()
         self.has_past.set()

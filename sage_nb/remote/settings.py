@@ -55,7 +55,8 @@ class Settings:
     """Of one runner's address space."""
     keep_jobs: int = 1000
     keep_days: float = 7.0
-    """How many jobs that have ended, and for how long, stay in the history."""
+    keep_size: float = 10_240.0
+    """How many jobs that have ended, for how long, and with how much on the disk in all, stay in the history."""
 
     def checked(self) -> Settings:
         """Itself. Raises `ServerError`, in one sentence, where the settings do not go together."""
@@ -72,7 +73,7 @@ class Settings:
             value = getattr(self, name)
             if not _is_number(value, int) or value < least:
                 raise ServerError(f"{name} is {least} or more, not {value!r}")
-        for name in ("payload_limit", "spool_limit", "memory_limit", "keep_days"):
+        for name in ("payload_limit", "spool_limit", "memory_limit", "keep_days", "keep_size"):
             value = getattr(self, name)
             if value is None and name == "memory_limit":
                 continue

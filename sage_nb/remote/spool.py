@@ -7,6 +7,7 @@ reads.
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -254,23 +255,31 @@ class Spool:
         for path in sorted(self._folder.glob("*.log")):
             segment = _Segment(path, int(path.stem), int(path.stem) - 1)
             segment.begin()
-            length = os.fstat(segment.fd).st_size
-            while segment.size + RECORD.size <= length:
-                size, kind, number, head = RECORD.unpack(os.pread(segment.fd, RECORD.size, segment.size))
-                if segment.size + 4 + size > length or size < RECORD.size - 4 or number != segment.last + 1:
-                    break
-                if kind in (Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
-                    self._note_end(kind, os.pread(segment.fd, head, segment.size + RECORD.size))
-                if not segment.index or segment.size - segment.index[-1][1] >= _INDEX_EVERY:
-                    segment.index.append((number, segment.size))
-                segment.size += 4 + size
-                segment.last = number
-                segment.needed = segment.needed or kind in _NEEDED
+            if length := os.fstat(segment.fd).st_size:
+                with mmap.mmap(segment.fd, length, prot=mmap.PROT_READ) as data:
+                    self._scan(segment, data, length)
             os.ftruncate(segment.fd, segment.size)
             segment.rest()
             self._segments.append(segment)
             self.size += segment.size
             self.last = max(self.last, segment.last)
+
+    def _scan(self, segment: _Segment, data: mmap.mmap, length: int) -> None:
+        """Find the whole records of a segment."""
+        at, last, indexed = 0, segment.last, -_INDEX_EVERY
+        while at + RECORD.size <= length:
+            size, kind, number, head = RECORD.unpack_from(data, at)
+            if at + 4 + size > length or size < RECORD.size - 4 or number != last + 1:
+                break
+            if kind in _NEEDED:
+                segment.needed = True
+            if kind in (Kind.ENDED, Kind.CLEAN, Kind.RESTARTED):
+                self._note_end(kind, data[at + RECORD.size : at + RECORD.size + head])
+            if at - indexed >= _INDEX_EVERY:
+                segment.index.append((number, at))
+                indexed = at
+            at, last = at + 4 + size, number
+        segment.size, segment.last = at, last
 
 
 def _heads(segment: _Segment, kind: int) -> Iterator[bytes]:

@@ -133,7 +133,7 @@ class Watching:
             if len(self._subscriptions) >= _SUBSCRIPTIONS:
                 raise ProtocolError(f"one connection may watch {_SUBSCRIPTIONS:,} jobs")
             job = self._core.find(said.job)
-            spool = job.spool
+            spool = await job.opened()
         except (JobNotFoundError, ProtocolError) as exc:
             await self._say({"op": "gone", "sub": said.sub, "error": {"type": type(exc).__name__, "text": str(exc)}})
             return

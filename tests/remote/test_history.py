@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_nb import JobManagerServer
+from sage_nb import JobManagerClient, JobManagerServer, RemoteEnvironment
 from sage_nb.errors import ServerBusyError
 from sage_nb.remote.history import Entry, History
+from tests.support import until
 
 UUID = "facade00-0000-0000-0000-00000000000"
 
@@ -189,3 +190,15 @@ def test_another_process_that_reads_holds_nobody_up(path: Path) -> None:
     assert other.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
     other.close()
     history.close()
+
+
+def test_the_oldest_jobs_are_forgotten_where_all_take_more_room_than_they_may(home: Path, tmp_path: Path) -> None:
+    with JobManagerServer(port=0, warm=1, state=tmp_path) as one:
+        for n in range(3):
+            env = RemoteEnvironment(f"job {n}", port=one.port)
+            env.from_batch([n]).map(lambda n: bytes(8 << 20)).collect("out")
+            env.submit(autostop=True)
+    with JobManagerServer(port=0, warm=0, state=tmp_path, keep_size=20) as one:
+        client = JobManagerClient(port=one.port)
+        until(lambda: [job["name"] for job in client.list_jobs()] == ["job 1", "job 2"])
+        until(lambda: len(list((tmp_path / "jobs").iterdir())) == 2)

@@ -157,6 +157,26 @@ def test_a_paused_job_moves_no_item_until_it_is_resumed(env: RemoteEnvironment) 
         job.pause()
 
 
+def test_the_record_of_a_job_names_its_tasks_and_services_while_it_runs(env: RemoteEnvironment, tmp_path: Path) -> None:
+    """The one that its handle has, and the one that the server's list has."""
+    env.register_service("noted", Noted, str(tmp_path / "notes"))
+    env.from_source(endless, delay=0.01).map(lambda n: n, name="same", parallelism=2).collect("out")
+    job = env.submit()
+    until(lambda: job.status == "running" and len(job.results["out"]) > 0)
+    for info in (job.info, env.jobmanager.jobs[job.uuid]):
+        seen = info.dispatcher
+        until(lambda seen=seen: len(seen.tasks) == env.jobmanager.get_job_status(job)["task_count"] > 2)
+        assert {"same[0]", "same[1]"} < {*seen.tasks}
+        assert ([*seen.services], seen.is_running) == (["noted"], True)
+        status = info.get_status()
+        assert (status["task_count"], status["service_count"], status["is_running"]) == (len(seen.tasks), 1, True)
+    job.stop()
+    for info in (job.info, env.jobmanager.jobs[job.uuid]):
+        assert (dict(info.dispatcher.tasks), dict(info.dispatcher.services)) == ({}, {})
+        assert not info.dispatcher.is_running
+    assert (dict(seen.tasks), dict(seen.services), seen.is_running) == ({}, {}, False)
+
+
 def test_a_time_limit_fails_the_job_with_job_timeout(env: RemoteEnvironment) -> None:
     env.from_source(numbers).collect("out")
     with pytest.raises(JobTimeout):

@@ -93,6 +93,19 @@ def test_the_notice_is_the_users_alone_and_goes_with_its_server(home: Path, tmp_
     assert not path.exists()
 
 
+def test_nobody_else_can_read_what_jobs_leave_in_a_folder_that_others_may_enter(home: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        with JobManagerServer(port=0, warm=0, state=tmp_path) as one:
+            runs_a_job(one)
+            files = [path for path in tmp_path.rglob("*") if path.is_file()]
+            assert {path.name.partition("-")[0] for path in files} >= {"history.sqlite", "lock", "payload"}
+            assert [path for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
+    finally:
+        os.umask(before)
+
+
 def test_nobody_else_can_read_the_notice_at_any_moment(home: Path) -> None:
     """Whatever the process's mask, and whatever lay there: a file of the folder is looked at all the time."""
     notice = Notice(host="127.0.0.1", port=1, pid=os.getpid(), process=None, token="secret", state="/")
