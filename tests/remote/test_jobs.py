@@ -350,3 +350,16 @@ def test_a_process_that_ends_at_once_has_its_error_in_the_view(
         error = job.snapshot().error
         assert error is not None
         assert (error.type, "exit code 3" in error.message) == ("WorkerError", True)
+
+
+def test_a_sink_that_fills_a_list_is_warned_of_once_by_the_name_of_the_list(
+    env: RemoteEnvironment, server: JobManagerServer
+) -> None:
+    mine: list[int] = []
+    env.from_batch(range(3)).sink(lambda n: mine.append(n))
+    job = env.submit(autostop=True)
+    for one in (job, attach(job.uuid, port=server.port)):
+        (note,) = one.snapshot().notes
+        assert "it fills a copy of mine, not yours; use collect()" in note
+        assert [line for line in one.logs() if "a copy of" in str(line)] == one.logs()
+        assert len(one.logs()) == 1
