@@ -1,7 +1,7 @@
 """Runs all tests: in two halves at the same time, as most of them wait for other processes most of the time.
 
-`python -m tools.testing [ARGS]`. With arguments it is `pytest ARGS`, all in one. Without, what drives kernels, browsers or
-Ray runs beside everything else; its output comes when both are done, and the last line counts both.
+`python -m tools.testing [ARGS]`. With arguments it is `pytest ARGS`, all in one. Without, what drives kernels, browsers
+or Ray runs beside everything else; its output comes when both are done, and the last line counts both.
 """
 
 from __future__ import annotations
