@@ -36,7 +36,7 @@ test: $(READY) ## Run the linters and all tests, the browser's too (ARGS= goes t
 	@$(PYTHON) -m tools.browser
 	@$(MAKE) lint
 	$(call say,pytest)
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m tools.testing $(ARGS)
 
 bench: $(READY) ## Measure sage_nb beside hand-written loops and other libraries (ARGS="--only W2")
 	@$(PYTHON) -m benchmarks $(ARGS)

@@ -18,10 +18,24 @@ HERE = Path(__file__).parent
 CHECKED_FOR_LEAKS = {"engine", "faults", "jobs", "parity", "pipeline"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", choices=("inside", "outside"), help="what drives kernels, browsers or Ray, or the rest")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Browser tests come last: Playwright keeps an event loop in this thread, and asyncio.run() wants none. Those on
     Ray come before: while it is up, its threads and files come and go, and nobody else may look for leaks."""
+    part = config.getoption("--part")
+    if part is not None:
+        others = [item for item in items if is_outside(item) != (part == "outside")]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if is_outside(item) == (part == "outside")]
     items.sort(key=lambda item: (is_in(item, "browser"), is_on_ray(item), is_on_server(item)))
+
+
+def is_outside(item: pytest.Item) -> bool:
+    """Whether most of it happens in other processes: kernels, browsers, Ray."""
+    return is_on_ray(item) or is_in(item, "browser") or is_in(item, "notebook") or item.path.parent == HERE
 
 
 def is_in(item: pytest.Item, folder: str) -> bool:

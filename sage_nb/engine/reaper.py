@@ -51,23 +51,18 @@ def _children(pid: int) -> list[int]:
 
 
 class Reaper:
-    """The process, from the side that starts it. Where the system has no `/proc`, there is none.
+    """The process, from the side that starts it, once it is told of something. Where the system has no `/proc`, there
+    is none.
 
     What is left `grace` seconds after a sudden end of this side is killed.
     """
 
     def __init__(self, grace: float = 0.0) -> None:
+        self._grace = grace
         self._told: dict[int, str] = {}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        if os.path.isdir("/proc/self/task"):
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", __file__, str(grace)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        self._over = not os.path.isdir("/proc/self/task")
 
     def look_at(self, pids: list[int]) -> None:
         """Tell it of these processes."""
@@ -86,11 +81,21 @@ class Reaper:
             self._say(folder)
 
     def _say(self, line: str) -> None:
-        process = self._process
-        if process is not None and process.stdin is not None:
+        with self._lock:
+            if self._over:
+                return
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", __file__, str(self._grace)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            assert self._process.stdin is not None
             with suppress(OSError):
-                process.stdin.write(os.fsencode(f"{line}\n"))
-                process.stdin.flush()
+                self._process.stdin.write(os.fsencode(f"{line}\n"))
+                self._process.stdin.flush()
 
     def look_at_families(self, parents: list[int]) -> None:
         """Tell it of these processes, and of those that they have started."""
@@ -98,9 +103,11 @@ class Reaper:
 
     def end(self) -> None:
         """Have it end what is left, and itself."""
-        if self._process is not None:
+        with self._lock:
+            self._over, process, self._process = True, self._process, None
+        if process is not None:
             with suppress(OSError):
-                self._process.communicate(_AT_ONCE)
+                process.communicate(_AT_ONCE)
 
 
 def _await_ends(told: dict[int, str], seconds: float) -> None:

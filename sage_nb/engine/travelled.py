@@ -13,7 +13,7 @@ from typing import Any
 from sage_nb.engine.shipping import Buffer, Known, dumps_items, loads_items
 from sage_nb.errors import RemoteError, ShippingError
 
-__all__ = ["dumps_exception", "loads_exception", "remote_traceback"]
+__all__ = ["dumps_exception", "loads_exception", "remote_frames", "remote_traceback"]
 
 _LIMIT = 20_000
 _DEPTH = 16
@@ -35,6 +35,17 @@ def remote_traceback(exc: BaseException) -> str:
     if isinstance(exc, RemoteError):
         return exc.remote_traceback
     return str(getattr(exc, _TRACEBACK, ""))
+
+
+def remote_frames(exc: BaseException) -> str:
+    """The same without what a traceback of `exc` here says as well, its last lines and notes; empty without frames."""
+    text = remote_traceback(exc)
+    notes = "".join(f"{note}\n" for note in _listed(getattr(exc, "__notes__", None)))
+    for said in ("".join(traceback.format_exception_only(exc)), notes):
+        if said and text.endswith(said):
+            text = text.removesuffix(said)
+            break
+    return text.rstrip() if '  File "' in text else ""
 
 
 def _record(exc: BaseException, known: Known | None, depth: int) -> dict[str, Any]:

@@ -81,9 +81,9 @@ def write_notice(notice: Notice) -> Path:
     path = notice_path(notice.port)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = path.with_suffix(f".{os.getpid()}")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    part.unlink(missing_ok=True)  # whoever had it open would read what comes
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.fchmod(fd, 0o600)  # it may have been there, with another mode
         with os.fdopen(fd, "wb") as file:
             file.write(msgspec.json.encode(notice))
         part.replace(path)

@@ -21,7 +21,7 @@ from sage_nb.remote.address import address_of
 from sage_nb.remote.attaching import make_handle
 from sage_nb.remote.client import JobManagerClient, call
 from sage_nb.remote.connection import CLIENT
-from sage_nb.remote.payload import copied_containers, head_for, joined, make_payload
+from sage_nb.remote.payload import PayloadHead, copy_warnings, head_for, joined, make_payload
 from sage_nb.remote.protocol import Declared
 from sage_nb.remote.run import RemoteRun
 from sage_nb.remote.settings import machine
@@ -116,11 +116,7 @@ class RemoteEnvironment(SubmittingEnvironment):
         run = job._dispatcher
         assert isinstance(run, RemoteRun)
         self._job = job
-        for sink, names in copied_containers(self._graph):
-            run.say(
-                f"sink {sink!r} runs on the server: it fills a copy of {', '.join(names)}, not yours; use collect()",
-                "WARNING",
-            )
+        run.notes.extend(head.warnings)  # the runner says them too, which takes a while
 
         async def submit() -> None:
             await connection.submit(info.uuid, pieces)
@@ -135,7 +131,7 @@ class RemoteEnvironment(SubmittingEnvironment):
             raise
         return job
 
-    def _head(self, name: str, **more: Any) -> Any:
+    def _head(self, name: str, **more: Any) -> PayloadHead:
         if self._restarts is not None:
             refuse_unreplayable(self._graph)
         attached = self._owner == "attached"
@@ -147,6 +143,7 @@ class RemoteEnvironment(SubmittingEnvironment):
             owner_timeout=self._owner_timeout,
             machine=machine(),
             folder=os.getcwd(),
+            warnings=copy_warnings(self._graph),
             **more,
         )
 

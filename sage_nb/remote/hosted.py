@@ -362,8 +362,6 @@ class HostedJob:
         if isinstance(head, protocol.State):
             entry.status = head.status
             entry.restart_count = max(entry.restart_count, head.attempt - 1)
-            if self.runner is not None:
-                entry.runner = self.runner.key
             if entry.started is None and head.status not in ("created", "queued"):
                 entry.started = head.time
         elif isinstance(head, protocol.Ended):

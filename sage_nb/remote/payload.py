@@ -29,7 +29,7 @@ __all__ = [
     "MAGIC",
     "PayloadHead",
     "check_body",
-    "copied_containers",
+    "copy_warnings",
     "head_for",
     "joined",
     "make_payload",
@@ -63,6 +63,8 @@ class PayloadHead(msgspec.Struct, frozen=True, kw_only=True):
     """The client whose end the job shares; None where it outlives it."""
     owner_timeout: float = 60.0
     """Seconds for which the owner may be gone."""
+    warnings: tuple[str, ...] = ()
+    """What the one who submits is told of the pipeline, and whoever watches the job is to know."""
     machine: str = ""
     folder: str = ""
     """Where it was submitted: relative paths mean that folder, if the server is on the same machine."""
@@ -93,13 +95,13 @@ def head_for(env: SubmittingEnvironment, name: str, **more: Any) -> PayloadHead:
     )
 
 
-def copied_containers(graph: Graph) -> list[tuple[str, list[str]]]:
-    """Sinks that fill a list of the caller's, by name: elsewhere they fill a copy of it."""
-    found = []
-    for op in graph.operators:
-        if op.kind == "sink" and not op.spec.is_class and (names := captured_containers(op.spec.target)):
-            found.append((op.name, list(names)))
-    return found
+def copy_warnings(graph: Graph) -> tuple[str, ...]:
+    """What to say of sinks that fill a list of the caller's, by its name here: elsewhere they fill a copy of it."""
+    return tuple(
+        f"sink {op.name!r} runs on the server: it fills a copy of {', '.join(names)}, not yours; use collect()"
+        for op in graph.operators
+        if op.kind == "sink" and not op.spec.is_class and (names := captured_containers(op.spec.target))
+    )
 
 
 def read_head(data: Buffer) -> tuple[PayloadHead, int] | None:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from sage_nb.engine.dispatcher import ENDED, Order
-from sage_nb.engine.failure import Failure, add_note, headline
+from sage_nb.engine.failure import Failure, add_note, headline, safe_str, safe_text
 from sage_nb.engine.letters import DeadLetter, Letters
 from sage_nb.engine.log import JobLog, LogLine
 from sage_nb.engine.results import Result, Results
 from sage_nb.engine.shipping import loads, loads_items
-from sage_nb.engine.travelled import loads_exception, remote_traceback
+from sage_nb.engine.travelled import loads_exception, remote_frames, remote_traceback
 from sage_nb.errors import JobNotFoundError, JobStateError, RemoteError, SageError, ShippingError
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
-from sage_nb.jobs.snapshot import JobSnapshot, Progress
+from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, Progress
 from sage_nb.remote import protocol
 from sage_nb.remote.connection import Connection
 from sage_nb.remote.following import Following
@@ -199,8 +199,8 @@ class RemoteRun:
             changes["waiting_for"] = f"a runner: {_before(self._position - 1)}"
         elif self.status in ENDED:
             changes["waiting_for"] = None
-        if self.error is not None and found.error is None and newest is not None:
-            changes["error"] = None
+        if self.error is not None and found.error is None:  # its process ended before it could describe it
+            changes["error"] = ErrorView(type=type(self.error).__name__, message=safe_text(safe_str(self.error)))
         notes = [note for note in self.notes if note not in found.notes]
         if notes:
             changes["notes"] = (*found.notes, *notes)
@@ -393,8 +393,8 @@ class RemoteRun:
         self._fail_with(loads_exception(writable(unpack_buffers(memoryview(body)))), head)
 
     def _fail_with(self, error: BaseException, head: protocol.Ended) -> None:
-        if text := remote_traceback(error):
-            add_note(error, f"sage_nb: on the server:\n{text.rstrip()}")
+        if frames := remote_frames(error):
+            add_note(error, f"sage_nb: on the server:\n{frames}")
         self.error = error
         self._ended(head)
 

@@ -32,7 +32,7 @@ from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import JobManager
 from sage_nb.remote import protocol
 from sage_nb.remote.outbox import Outbox
-from sage_nb.remote.payload import PayloadHead, copied_containers, read_head, read_work
+from sage_nb.remote.payload import PayloadHead, read_head, read_work
 from sage_nb.remote.protocol import Kind, Order, pack_buffers
 
 __all__ = ["GRACE", "Run", "main"]
@@ -123,11 +123,8 @@ class _Runner:
         env = LocalEnvironment(head.environment, config, head.backend or order.backend or "threads")
         env._graph = graph
         job = self._start(env, head, order.uuid)
-        for name, names in copied_containers(graph):
-            job._dispatcher.say(
-                f"sink {name!r} runs on the server: it fills a copy of {', '.join(names)}, not yours; use collect()",
-                "WARNING",
-            )
+        for warning in head.warnings:
+            job._dispatcher.say(warning, "WARNING")
 
     def _start(self, env: LocalEnvironment, head: PayloadHead, uuid: str) -> Job:
         manager = _Manager(self._outbox)

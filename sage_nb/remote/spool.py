@@ -75,6 +75,10 @@ class Reader:
         """The next records, 256 KB of them or a single larger one, and the number of the last; None at the end."""
         return self._spool.read(self)
 
+    def took(self, number: int) -> bool:
+        """All up to that record is kept; whether that made room."""
+        return self._spool.took(self, number)
+
     def close(self) -> bool:
         """Nobody reads here any more; whether that made room."""
         return self._spool.drop(self)

@@ -150,7 +150,7 @@ class Watching:
         number = min(number, one.sent)
         while one.sizes and one.sizes[0][0] <= number:
             one.under_way -= one.sizes.popleft()[1]
-        one.job.took(one.job.spool.took(one.reader, number))
+        one.job.took(one.reader.took(number))
         self._fresh[one] = None
         self._woken.set()
 

@@ -22,6 +22,10 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self._swallowed: bytes | None = None
         self.swallowed = 0
+        self.held = threading.Event()
+        """Set when something is held."""
+        self.open = threading.Event()
+        self.open.set()
         self._start(self._accept)
 
     def cut(self) -> int:
@@ -37,8 +41,18 @@ class Proxy:
         """Of the next request that begins like that, have the server's answer, keep it, and cut the connection."""
         self._swallowed = request
 
+    def hold(self) -> None:
+        """Keep what comes, until `release()`."""
+        self.held.clear()
+        self.open.clear()
+
+    def release(self) -> None:
+        """Let it go on."""
+        self.open.set()
+
     def close(self) -> None:
         """End."""
+        self.release()
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.cut()
@@ -99,6 +113,9 @@ class _Pair:
     def forward(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._near.recv(1 << 16):
+                if not self._proxy.open.is_set():
+                    self._proxy.held.set()
+                    self._proxy.open.wait()
                 self._swallows = self._swallows or self._proxy.wants(data)
                 self._far.sendall(data)
         self._end()

@@ -6,16 +6,19 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from sage_nb import JobManagerClient, JobNotFoundError, MapFunction, RemoteEnvironment
+from sage_nb.remote.access import notice_path, read_notice, write_notice
 from tests.faults.proxies import Proxy
 from tests.faults.servers import Server, hang_up
-from tests.faults.support import begin, wait_for
+from tests.faults.support import begin, mark, wait_for
 from tests.support import LIMIT, Script, until
 
 ITEMS = 400_000
@@ -123,6 +126,32 @@ def test_a_command_whose_answer_is_lost_is_run_once(server: Server, proxy: Proxy
     assert proxy.swallowed == len(orders) + 1
     with pytest.raises(JobNotFoundError):
         server.client.get_job_status(job)
+
+
+def test_a_token_that_is_renewed_while_a_request_is_on_its_way_is_looked_up_again(
+    server: Server, proxy: Proxy, tmp_path: Path
+) -> None:
+    """As when a server is started again: requests may be under way before its file is there."""
+    notice = read_notice(server.port)
+    assert notice is not None
+    known = msgspec.structs.replace(notice, port=proxy.port)
+    write_notice(known)
+    env = server.env("renewed", port=proxy.port)
+    env.from_batch(range(5)).map(Holds, tmp_path).collect("out")
+    job = env.submit()
+    wait_for(tmp_path)
+    with ThreadPoolExecutor(1) as asking:
+        for start in (lambda: asking.submit(env.jobmanager.list_jobs), proxy.cut):  # a request, and what watches
+            write_notice(msgspec.structs.replace(known, token="of the last server"))
+            proxy.hold()
+            begun = start()
+            assert proxy.held.wait(LIMIT)
+            write_notice(known)
+            proxy.release()
+            assert not isinstance(begun, Future) or begun.result(LIMIT)
+    mark(tmp_path, "go")
+    assert job.wait(LIMIT).results["out"] == [*range(5)]
+    notice_path(proxy.port).unlink()
 
 
 # Clients that end while they submit

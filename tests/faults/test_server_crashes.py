@@ -14,7 +14,7 @@ from sage_nb.remote.history import Entry, History
 from sage_nb.remote.protocol import Ended, Kind
 from sage_nb.remote.spool import Spool
 from tests.faults.servers import Server, gone
-from tests.faults.support import begin, is_first, wait_for
+from tests.faults.support import begin, is_first, mark, wait_for
 from tests.support import LIMIT, until
 
 RESTARTS = {"fault_tolerance": {"strategy": "fixed", "attempts": 3, "delay": 0.01}}
@@ -27,16 +27,16 @@ def server(runtime: Path, tmp_path: Path) -> Iterator[Server]:
 
 
 class LeavesAFile(BaseService):
-    """Leaves a file when it is cleaned up, slowly."""
+    """Leaves the file `cleaned` when it is cleaned up, which takes until there is the file `go`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def process(self) -> None: ...
 
     def cleanup(self) -> None:
-        time.sleep(0.5)
-        self.path.write_text("cleaned")
+        until(lambda: (self.folder / "go").exists())
+        mark(self.folder, "cleaned")
 
 
 class WaitsTheFirstTime(MapFunction):
@@ -75,7 +75,7 @@ def test_every_job_of_a_killed_server_comes_to_its_true_end_on_the_next(server: 
     for folder in folders.values():
         folder.mkdir()
     served, again = server.env("served"), server.env("again", RESTARTS)
-    served.register_service("files", LeavesAFile, tmp_path / "cleaned")
+    served.register_service("files", LeavesAFile, tmp_path)
     served.from_batch([1]).map(Waits, folders["served"]).collect("out")
     again.from_batch(range(200)).map(WaitsTheFirstTime, folders["again"]).collect("out")
     jobs = [served.submit(), again.submit()]
@@ -93,9 +93,12 @@ def test_every_job_of_a_killed_server_comes_to_its_true_end_on_the_next(server: 
     server.start()
     assert server.token != token
     assert [job["uuid"] for job in server.client.list_jobs()] == [job.uuid for job in jobs]
+    until(lambda: jobs[2].status == "completed")
+    assert server.client.get_job_status(jobs[0])["status"] == "running", "its process still cleans up"
+    mark(tmp_path, "go")
     with pytest.raises(WorkerError, match="the JobManager server ended while the job ran") as caught:
         jobs[0].wait(LIMIT)
-    assert (tmp_path / "cleaned").read_text() == "cleaned"
+    assert (tmp_path / "cleaned").exists()
     gone(*pids)
     for job in jobs[1:]:
         job.wait(LIMIT)
@@ -114,15 +117,17 @@ def test_a_job_that_is_stopped_while_a_killed_servers_runner_cleans_up_does_not_
     server: Server, tmp_path: Path
 ) -> None:
     env = server.env("again", RESTARTS)
-    env.register_service("files", LeavesAFile, tmp_path / "cleaned")
+    env.register_service("files", LeavesAFile, tmp_path)
     env.from_batch(range(200)).map(WaitsTheFirstTime, tmp_path).collect("out")
     job = env.submit()
     pids = wait_for(tmp_path)
     server.kill()
     server.start()
-    assert server.client.stop_job(job)["status"] == "stopped"
-    gone(*pids)
+    job.request_stop()
+    mark(tmp_path, "go")
     assert job.wait(LIMIT).status == "stopped"
+    assert server.client.get_job_status(job)["status"] == "stopped"
+    gone(*pids)
 
 
 def test_a_server_knows_an_end_that_only_the_log_has_or_only_the_history(runtime: Path, tmp_path: Path) -> None:

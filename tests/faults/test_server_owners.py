@@ -10,6 +10,7 @@ from tests.faults.support import wait_for
 from tests.support import LIMIT, Script, until
 
 SUBMITS = """
+import time
 from pathlib import Path
 from sage_nb import BaseService, RemoteEnvironment, attach
 from tests.faults.support import begin, mark
@@ -18,6 +19,7 @@ from tests.support import endless
 class Marks(BaseService):
     def process(self): ...
     def cleanup(self):
+        time.sleep({cleanup})
         mark(Path({folder!r}), "cleaned")
 
 def tell(item):
@@ -32,8 +34,8 @@ env.from_source(endless, delay=0.01).map(tell).collect("out")
 """
 
 
-def submits(server: Server, folder: Path, then: str, owner: str = "detached") -> Script:
-    return Script(SUBMITS.format(folder=str(folder), port=server.port, owner=owner, then=then))
+def submits(server: Server, folder: Path, then: str, owner: str = "detached", cleanup: float = 0.0) -> Script:
+    return Script(SUBMITS.format(folder=str(folder), port=server.port, owner=owner, then=then, cleanup=cleanup))
 
 
 def status(server: Server) -> str:
@@ -43,8 +45,8 @@ def status(server: Server) -> str:
 
 
 def test_an_attached_job_ends_with_its_cleanup_when_its_client_is_killed(server: Server, tmp_path: Path) -> None:
-    """And says why."""
-    with submits(server, tmp_path, "env.submit(autostop=True)", "attached") as script:
+    """And says why, once, however long that takes."""
+    with submits(server, tmp_path, "env.submit(autostop=True)", "attached", 2.2) as script:
         (pid,) = wait_for(tmp_path)
         script.kill()
         until(lambda: status(server) == "stopped")

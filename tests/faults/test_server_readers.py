@@ -17,8 +17,9 @@ import pytest
 from sage_nb import Job, MapFunction
 from sage_nb.engine.shipping import loads_items
 from sage_nb.remote.protocol import Ended, Kind, Results, head_of, records_in, unpack_buffers, writable
+from sage_nb.remote.spool import Spool
 from tests.faults.servers import Server
-from tests.support import LIMIT, until
+from tests.support import LIMIT, endless, until
 
 ITEM = 2000
 MANY = 30_000  # 60 MB
@@ -119,6 +120,7 @@ def test_one_who_does_not_read_and_one_who_takes_nothing_hold_up_nobody(server: 
                 answers.append(time.monotonic() - began)
             assert [item for item, _ in job.results["out"]] == [*range(MANY)]
             await reading
+            await greedy.read_while_it_comes()
             assert 0 < len(greedy.items) < MANY, "what it has not taken is no more than 8 MB"
             assert server.memory() - before < MORE_MEMORY
             await greedy.take()
@@ -181,6 +183,20 @@ def test_a_reader_that_goes_away_holds_up_nobody(small_log: Server) -> None:
 
 def test_items_larger_than_the_log_may_be_come_one_by_one(small_log: Server) -> None:
     env = small_log.env("large")
-    env.from_batch(range(5)).map(lambda n: (n, bytes(3 << 20))).collect("out")
+    env.from_source(endless, delay=0.02).take(12).map(lambda n: (n, bytes(3 << 20))).collect("out")
     job = env.submit(autostop=True)
-    assert [(item, len(data)) for item, data in job.results["out"]] == [(item, 3 << 20) for item in range(5)]
+    assert [(item, len(data)) for item, data in job.results["out"]] == [(item, 3 << 20) for item in range(12)]
+
+
+def test_a_log_has_room_again_when_its_slowest_reader_has_read_or_is_there_no_more(tmp_path: Path) -> None:
+    log = Spool(tmp_path, 1 << 20)
+    fast, slow, slower = (log.reader(0) for _ in range(3))
+    while not log.full:
+        log.append(Kind.RESULTS, Results("out", 0, 1, True), [bytes(1 << 16)])
+    assert not fast.took(log.last)
+    assert not slower.close()
+    assert log.full
+    assert slow.close()
+    assert not log.full
+    assert log.first > 1, "what nobody waits for is let go"
+    log.rest()

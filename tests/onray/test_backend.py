@@ -376,24 +376,25 @@ print(run())
         assert script.end(4 * LIMIT)[:2] == (0, ["[1, 2, 3]", "False []", "[1, 2, 3]"])
 
 
+@pytest.mark.timeout(240)
 def test_a_job_that_comes_while_the_private_ray_ends_gets_another() -> None:
     code = """
 import threading, ray
 from sage_nb.engine.onray import cluster
 from sage_nb import LocalEnvironment
-cluster.IDLE = 0.0
 begun, submitted = threading.Event(), threading.Event()
 shutdown = ray.shutdown
 def late(*args, **kw):
     begun.set()
     submitted.wait(60)
     shutdown(*args, **kw)
-ray.shutdown = late
 def submit():
     env = LocalEnvironment("late", backend="ray")
     env.from_batch(range(3)).map(lambda n: n + 1).collect("out")
     return env.submit()
 submit().wait()
+ray.shutdown = late
+cluster.IDLE = 0.0
 begun.wait(60)
 job = submit()
 submitted.set()
@@ -401,7 +402,7 @@ job.wait()
 print(list(job.results["out"]))
 """
     with Script(code) as script:
-        code_, lines, err = script.end(4 * LIMIT)
+        code_, lines, err = script.end(6 * LIMIT)
     assert (code_, lines) == (0, ["[1, 2, 3]"]), err
 
 

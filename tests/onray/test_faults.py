@@ -104,6 +104,7 @@ print(list(job.results["out"]) == list(range(1000, 1500)), job.info.restart_coun
     assert "True 1" in lines, (lines, err)
 
 
+@pytest.mark.timeout(240)
 def test_a_ray_that_is_shut_down_by_the_user_fails_the_job_and_no_other_is_started() -> None:
     """Many functions of Ray start one, or join somebody's, where there is none."""
     code = f"""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from sage_nb import (
     JobTimeout,
     RemoteEnvironment,
     ShippingError,
+    WorkerError,
     attach,
     call_service,
 )
@@ -353,3 +356,61 @@ def test_a_job_can_be_awaited(env: RemoteEnvironment) -> None:
         return [item async for item in (await job).stream("out")]
 
     assert asyncio.run(run()) == [0, 1, 2]
+
+
+def invert(n: int) -> float:
+    return 1 / n  # here
+
+
+def test_a_failure_shows_its_line_and_its_notes_no_more_than_in_the_kernel(env: RemoteEnvironment) -> None:
+    env.from_batch([0]).map(invert).collect("out")
+    with pytest.raises(ZeroDivisionError) as caught:
+        env.submit(autostop=True)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("division by zero") == 1
+    assert shown.count("on the item 0") == 1
+    assert shown.count("in operator 'invert'") == 1
+    assert shown.count("return 1 / n  # here") == 2  # in the traceback, and in the note
+
+
+def chained(n: int) -> float:
+    try:
+        return 1 / n
+    except ZeroDivisionError as exc:
+        raise ValueError("outer") from exc
+
+
+def test_the_cause_of_a_failure_is_shown_with_its_traceback_there(env: RemoteEnvironment) -> None:
+    env.from_batch([0]).map(chained).collect("out")
+    with pytest.raises(ValueError, match="outer") as caught:
+        env.submit(autostop=True)
+    (there,) = [note for note in caught.value.__notes__ if note.startswith("sage_nb: on the server")]
+    assert "return 1 / n" in there
+    assert there.rstrip().endswith('raise ValueError("outer") from exc')
+
+
+def test_a_process_that_ends_at_once_has_its_error_in_the_view(
+    env: RemoteEnvironment, server: JobManagerServer
+) -> None:
+    env.from_batch([1]).map(lambda _: os._exit(3)).collect("out")
+    with pytest.raises(WorkerError) as caught:
+        env.submit(autostop=True)
+    assert not hasattr(caught.value, "__notes__")  # they would say the same again
+    assert env.job is not None
+    for job in (env.job, attach(env.job.uuid, port=server.port)):
+        error = job.snapshot().error
+        assert error is not None
+        assert (error.type, "exit code 3" in error.message) == ("WorkerError", True)
+
+
+def test_a_sink_that_fills_a_list_is_warned_of_once_by_the_name_of_the_list(
+    env: RemoteEnvironment, server: JobManagerServer
+) -> None:
+    mine: list[int] = []
+    env.from_batch(range(3)).sink(lambda n: mine.append(n))
+    job = env.submit(autostop=True)
+    for one in (job, attach(job.uuid, port=server.port)):
+        (note,) = one.snapshot().notes
+        assert "it fills a copy of mine, not yours; use collect()" in note
+        assert [line for line in one.logs() if "a copy of" in str(line)] == one.logs()
+        assert len(one.logs()) == 1

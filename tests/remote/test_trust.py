@@ -116,9 +116,9 @@ def test_nobody_else_can_read_the_notice_at_any_moment(home: Path) -> None:
     def look() -> None:
         while not done.is_set():
             for one in path.parent.iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    if b"secret" in one.read_bytes():
-                        seen.add(stat.S_IMODE(one.stat().st_mode))
+                with contextlib.suppress(FileNotFoundError), open(one, "rb") as file:
+                    if b"secret" in file.read():
+                        seen.add(stat.S_IMODE(os.fstat(file.fileno()).st_mode))
 
     thread = threading.Thread(target=look)
     mask = os.umask(0)

@@ -211,9 +211,13 @@ def _live(one: _Connection, before: _Connection | None) -> None:
         for lease in one.leases:
             lease.ready.set()
     try:
-        _look_after(one)
+        with _no_other():
+            _look_after(one)
+            _leave(one)
     finally:
-        _leave(one)
+        with _LOCK:
+            one.over = True
+            one.leases.clear()
 
 
 def _connect(one: _Connection) -> None:
@@ -304,6 +308,20 @@ def _unreported() -> Iterator[None]:
         del os.environ["RAY_USAGE_STATS_ENABLED"]
 
 
+@contextlib.contextmanager
+def _no_other() -> Iterator[None]:
+    """Without what many of Ray's functions do where there is none: start one, or join somebody's. Who looks whether it
+    is there, and then calls it, may be a moment late."""
+    from ray._private import auto_init_hook
+
+    before = auto_init_hook.enable_auto_connect
+    auto_init_hook.enable_auto_connect = False
+    try:
+        yield
+    finally:
+        auto_init_hook.enable_auto_connect = before
+
+
 def _refuse(one: _Connection, exc: BaseException) -> None:
     with _LOCK:
         one.over = one.leaving = True
@@ -370,13 +388,8 @@ def _ask(one: _Connection, host: tuple[str, int]) -> None:
 def _leave(one: _Connection) -> None:
     import ray
 
-    try:
-        if one.ours:
-            with contextlib.suppress(Exception):  # whatever is wrong with it, it is not needed any more
-                ray.shutdown()
-        if one.reaper is not None:
-            one.reaper.end()
-    finally:
-        with _LOCK:
-            one.over = True
-            one.leases.clear()
+    if one.ours:
+        with contextlib.suppress(Exception):  # whatever is wrong with it, it is not needed any more
+            ray.shutdown()
+    if one.reaper is not None:
+        one.reaper.end()
