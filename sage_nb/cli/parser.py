@@ -176,7 +176,8 @@ Options may also stand right after the script. What follows, or follows `--`,
 is the script's own."""
     _own_options(one)
     one.add_argument("script", metavar="SCRIPT", help="the file")
-    one.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG", help="the script's own arguments")
+    rest = one.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARG", help="the script's own arguments")
+    rest.required = False  # argparse would name it where the script is missing
     one.set_defaults(call="scripts:run", parser=one)
 
 

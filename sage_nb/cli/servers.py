@@ -11,7 +11,7 @@ from typing import Any
 from sage_nb.errors import ServerUnreachableError
 from sage_nb.notebook.words import duration
 from sage_nb.remote import daemon
-from sage_nb.remote.access import Notice, notice_path
+from sage_nb.remote.access import Notice, notice_path, noticed_ports
 from sage_nb.remote.daemonmain import read_token, serve_foreground
 from sage_nb.remote.settings import DEFAULT_PORT, Settings
 
@@ -52,8 +52,7 @@ def status(args: argparse.Namespace) -> int:
     """Say what a server does: 0 where it runs, 3 where none does, as the Linux Standard Base asks of services."""
     info = _info(args)
     if info is None:
-        where = f"{args.host or '127.0.0.1'} port {_port(args)}"
-        print(json.dumps({"status": "not running", "port": _port(args)}) if args.json else f"No server runs: {where}")
+        print(json.dumps({"status": "not running", "port": _port(args)}) if args.json else _none(args))
         return NOT_RUNNING
     print(json.dumps({"status": "running", **info}, indent=2) if args.json else _table(info))
     return 0
@@ -112,6 +111,17 @@ def _port_option(port: int) -> str:
 def _waiting(seconds: float) -> None:
     if seconds == 1 or seconds % 5 == 0:
         print(f"waiting for its jobs to stop ({seconds:.0f} s)", file=sys.stderr)
+
+
+def _none(args: argparse.Namespace) -> str:
+    """That no server runs, and what there is to do about it."""
+    port = _port(args)
+    if args.host is not None:
+        return f"No server runs: {args.host} port {port}"
+    others = [notice for one in noticed_ports() if one != port and (notice := daemon.running(one)) is not None]
+    rows = [f"No server runs on port {port}", f"  start    sage-nb jobmanager start{_port_option(port)}"]
+    rows += [f"  another  on port {one.port} (process {one.pid})" for one in others]
+    return "\n".join(rows)
 
 
 def _table(info: dict[str, Any]) -> str:

@@ -250,6 +250,7 @@ class Describer:
 
 def error_view(failure: Failure) -> ErrorView:
     """A failure as the views show it."""
+    traceback = failure.text()
     return ErrorView(
         type=type(failure.exception).__name__,
         message=safe_text(safe_str(failure.exception)),
@@ -257,7 +258,7 @@ def error_view(failure: Failure) -> ErrorView:
         item=None if failure.item is None else safe_text(failure.item),
         where=failure.where,
         code=tuple(CodeLine(number=n, text=safe_text(text, 500), marked=marked) for n, text, marked in failure.code),
-        traceback=safe_text(failure.text(), 20_000),
+        traceback=safe_text(traceback, 20_000) if '  File "' in traceback else "",  # else it says all that again
     )
 
 

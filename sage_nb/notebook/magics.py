@@ -277,7 +277,9 @@ class SageMagics(Magics):
             raise UsageError("%sage_stop: takes the id of a job, or --all")
         if args.all:
             stopped = self._known.manager.stop_all()
-            print(f"{len(stopped)} jobs stopped" if len(stopped) != 1 else "1 job stopped")
+            where = self._known.where
+            others = f"; those of {where} go on: %sage_stop ID stops one" if where else ""
+            print(f"{len(stopped)} jobs stopped{others}" if len(stopped) != 1 else f"1 job stopped{others}")
             return
         found = self._find("sage_stop", args.job)
         already = "had already " if found.info.status in ENDED else ""

@@ -77,7 +77,9 @@ class ServerMagics(Magics):
     @magic_arguments()
     @output_argument("with start, keep the server's address in this variable")
     @argument("--port", type=int, metavar="P", help="19001 unless given; with start, 0 is any that is free")
-    @argument("what", choices=("start", "stop", "status"), help="what to do")
+    @argument(
+        "what", nargs="?", default="status", choices=("start", "stop", "status"), help="what to do; say how it is"
+    )
     @line_magic
     def sage_server(self, line: str) -> None:
         """Start a JobManager server on this machine, in the background, stop it, or say how it is.
@@ -85,7 +87,8 @@ class ServerMagics(Magics):
             %sage_server start
 
         It outlives the kernel. `stop` stops its jobs as well, with their cleanup. Without a port, `stop` and `status`
-        mean the server that this notebook has started last, or else the one on port 19001.
+        mean the server that this notebook has started last, or else the one on port 19001. Alone, `%sage_server` is
+        `%sage_server status`.
         """
         args = arguments(self.sage_server, line)
         check_output("sage_server", args.output)

@@ -24,8 +24,10 @@ __all__ = [
     "find_token",
     "make_token",
     "notice_path",
+    "noticed_ports",
     "read_notice",
     "remove_notice",
+    "token_from_environment",
     "write_notice",
 ]
 
@@ -64,10 +66,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_token() -> str:
     """The token from `SAGE_NB_TOKEN`, or a new one."""
-    return _token_from_environment() or secrets.token_urlsafe(32)
+    return token_from_environment() or secrets.token_urlsafe(32)
 
 
-def _token_from_environment() -> str:
+def token_from_environment() -> str:
+    """What `SAGE_NB_TOKEN` has, or an empty text."""
     return os.environ.get(TOKEN_VARIABLE, "").strip()  # from a file, it may have the line's end
 
 
@@ -105,6 +108,12 @@ def read_notice(port: int) -> Notice | None:
         return None
 
 
+def noticed_ports() -> list[int]:
+    """The ports that there are files for."""
+    found = Path(jupyter_runtime_dir()).glob("sage_nb-jobmanager-*.json")
+    return sorted(int(port) for path in found if (port := path.stem.rpartition("-")[2]).isascii() and port.isdigit())
+
+
 def remove_notice(port: int) -> None:
     """Remove this process's file of a port."""
     notice = read_notice(port)
@@ -115,7 +124,7 @@ def remove_notice(port: int) -> None:
 
 def find_token(host: str, port: int) -> str | None:
     """The token for a server: from `SAGE_NB_TOKEN`, or of one on this machine from its file."""
-    if found := _token_from_environment():
+    if found := token_from_environment():
         return found
     if not is_loopback(host):
         return None

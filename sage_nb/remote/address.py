@@ -11,7 +11,7 @@ from typing import Any
 
 from sage_nb.errors import PipelineError, ServerError
 from sage_nb.pipeline.spelling import did_you_mean
-from sage_nb.remote.access import find_token, read_notice
+from sage_nb.remote.access import find_token, read_notice, token_from_environment
 from sage_nb.remote.settings import DEFAULT_PORT, LOOPBACK, TOKEN_RULE, is_loopback, is_token
 
 __all__ = ["Address", "address_of", "parse"]
@@ -61,6 +61,11 @@ class Address:
         """What goes with every request; looked up anew each time, as a server that was restarted has a new token."""
         token = self.token or find_token(self.host, self.port)
         return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+    @property
+    def token_is_from_environment(self) -> bool:
+        """Whether `SAGE_NB_TOKEN` has it, which counts more than the server's file."""
+        return self.token is None and bool(token_from_environment())
 
     def context(self) -> ssl.SSLContext | bool:
         """Whom to trust."""

@@ -8,7 +8,9 @@ subscription goes on after the last record that it got.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import struct
 import time
 import uuid as uuids
@@ -22,9 +24,11 @@ from sage_nb import errors
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.failure import headline
 from sage_nb.errors import AccessError, ProtocolError, SageError, ServerError, ServerUnreachableError
+from sage_nb.remote.access import TOKEN_VARIABLE
 from sage_nb.remote.address import Address
 from sage_nb.remote.portal import portal
 from sage_nb.remote.protocol import PROTOCOL, PROTOCOL_HEADER, UNREADABLE, records_in
+from sage_nb.remote.settings import is_loopback
 
 __all__ = ["CLIENT", "Connection", "Subscriber"]
 
@@ -208,7 +212,10 @@ class Connection:
             if response.status == 401 and self.address.headers() != known:
                 raise _NewTokenError
             if response.status >= 300:
-                raise _error(response.status, body, self.address)
+                error = _error(response.status, body, self.address)
+                if isinstance(error, AccessError) and known and self.address.token_is_from_environment:
+                    raise AccessError(f"{error}, which is that of {TOKEN_VARIABLE}")
+                raise error
             return body
 
     async def _meet(self, session: aiohttp.ClientSession) -> None:
@@ -243,10 +250,11 @@ class Connection:
         if isinstance(exc, asyncio.TimeoutError):
             why = f"it does not answer within {self.address.request_timeout:g} s"
         else:
-            why = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+            why = _reason(exc)
+        there = "" if is_loopback(self.address.host) else " there"
         return ServerUnreachableError(
             f"no JobManager server answers at {self.address}: {why}; "
-            f"start one with `sage-nb jobmanager start --port {self.address.port}`, or check the address"
+            f"start one{there} with `sage-nb jobmanager start --port {self.address.port}`, or check the address"
         )
 
     def _not_trusted(self, exc: Exception) -> ServerError:
@@ -461,6 +469,17 @@ def _error(status: int, body: bytes, address: Address) -> SageError:
         return ServerError(told) if isinstance(told, str) else _rebuilt(told)  # a text is that of `/health`
     except (*UNREADABLE, KeyError, TypeError, AttributeError):
         return _stranger(address, f"it answers {status}")
+
+
+def _reason(exc: BaseException) -> str:
+    """Why there is no connection, as the system says it. asyncio's own words repeat the address."""
+    tried = getattr(exc, "os_error", exc)
+    number = getattr(tried, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return os.strerror(number)
+    if f"[Errno {errno.ECONNREFUSED}]" in str(tried):  # of a name with several addresses, as localhost is
+        return os.strerror(errno.ECONNREFUSED)
+    return getattr(tried, "strerror", None) or str(exc) or type(exc).__name__
 
 
 def _stranger(address: Address, why: str) -> ServerError:

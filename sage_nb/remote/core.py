@@ -309,7 +309,9 @@ class Core:
         if matches:
             some = ", ".join(job.uuid[:13] for job in matches[:4])
             raise JobNotFoundError(f"{len(matches)} jobs begin with {word!r}: {some}; give more of the id")
-        raise JobNotFoundError(f"the server knows no job {word!r}")
+        raise JobNotFoundError(
+            f"the server knows no job {word!r}: a job is its number, its id, or a beginning of its id"
+        )
 
     def status(self, job: HostedJob) -> dict[str, Any]:
         """A job's status, with its place in the queue."""

@@ -126,7 +126,7 @@ def restart_background(port: int = DEFAULT_PORT, *, on_wait: Callable[[float], N
     notice = read_notice(port)
     if notice is None:
         raise ServerUnreachableError(
-            f"no JobManager server of yours runs on port {port}; `sage-nb jobmanager start` begins one"
+            f"no JobManager server of yours runs on port {port}; `sage-nb jobmanager start --port {port}` starts one"
         )
     if notice.started is not None and notice.started.foreground:
         raise ServerError(f"the server on port {port} runs in a terminal (process {notice.pid}): start it again there")

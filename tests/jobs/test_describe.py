@@ -8,6 +8,7 @@ import pytest
 
 from sage_nb import BaseService, LocalEnvironment
 from sage_nb.jobs.snapshot import JobSnapshot
+from sage_nb.notebook.text import render_error
 from tests.support import Gate, endless, submitted
 
 
@@ -134,3 +135,15 @@ def test_the_elapsed_time_stands_still_at_the_end() -> None:
     first, second = job.snapshot(), job.snapshot()
     assert first == second
     assert 0 <= first.elapsed < 30
+
+
+def test_a_failure_without_lines_of_the_user_is_told_once() -> None:
+    env = LocalEnvironment("missing")
+    env.from_csv("nowhere.csv").collect("out")
+    with pytest.raises(FileNotFoundError):
+        env.submit(autostop=True)
+    assert env.job is not None
+    error = env.job.snapshot().error
+    assert error is not None
+    assert (error.traceback, error.operator) == ("", "nowhere.csv")
+    assert render_error(error).count("No such file or directory") == 1

@@ -156,6 +156,8 @@ def test_connect_makes_a_server_the_place_of_following_cells(shared: Kernel, ser
     assert shared.run("%sage_connect").stdout.startswith(f"connected to {at(server)}")
     shared.run(cell)
     assert shared.run("job.snapshot().server, type(env).__name__").result == f"('{at(server)}', 'RemoteEnvironment')"
+    stopped = shared.run("%sage_stop --all").stdout
+    assert stopped == f"0 jobs stopped; those of {at(server)} go on: %sage_stop ID stops one\n"
     shared.run(cell.replace("--wait", "--wait --local"))
     assert shared.run("job.snapshot().server").result is None
     assert shared.run("%sage_connect --off").stdout.startswith(f"not connected to {at(server)} any more")
@@ -341,6 +343,7 @@ def test_classes_of_the_notebook_come_back_as_themselves(shared: Kernel) -> None
         ("%sage_server begin", "invalid choice: 'begin'"),
         ("%sage_server stop --port 1", "no JobManager server of yours runs on port 1"),
         ("%sage_server status --port 1", "no JobManager server of yours runs on port 1; %sage_server start --port 1"),
+        ("%sage_server --port 1", "no JobManager server of yours runs on port 1; %sage_server start --port 1"),
         ("%sage_server start --port 99999", "a port is a number from 0 to 65535"),
         ("%sage_server stop -o x", "-o is for start"),
     ],

@@ -169,7 +169,8 @@ def test_a_server_from_start_to_stop(tmp_path: Path) -> None:
         if daemon.running(port) is not None:
             daemon.stop_background(port)
     status = sage_nb("jobmanager", "status", *where)
-    assert (status.code, status.out) == (3, f"No server runs: 127.0.0.1 port {port}\n")
+    assert status.code == 3
+    assert status.out.startswith(f"No server runs on port {port}\n  start    sage-nb jobmanager start --port {port}\n")
     assert sage_nb("jobmanager", "status", *where, "--json").json == {"status": "not running", "port": port}
 
 
@@ -229,7 +230,10 @@ def test_a_job_is_found_by_number_by_id_and_by_the_beginning_of_its_id(server: N
         assert found["uuid"] == done.uuid
         assert [one["status"] for one in found["states"]][-1] == "completed"
     unknown = sage_nb("job", "show", "zzz", "--port", server.port)
-    assert (unknown.code, unknown.err) == (1, "sage-nb: the server knows no job 'zzz'\n")
+    assert unknown.code == 1
+    assert unknown.err == (
+        "sage-nb: the server knows no job 'zzz': a job is its number, its id, or a beginning of its id\n"
+    )
 
 
 def test_show_draws_the_job_as_a_notebook_does(server: Notice, failed: Job) -> None:
@@ -325,7 +329,17 @@ def test_a_wrong_token_is_told(server: Notice, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("wrong")
     ended = sage_nb("job", "list", "--port", server.port, "--token-file", tmp_path / "token")
     assert (ended.code, ended.err) == (1, "sage-nb: the server does not accept this token\n")
-    assert sage_nb("job", "list", "--port", server.port, SAGE_NB_TOKEN="wrong").code == 1
+    from_environment = sage_nb("job", "list", "--port", server.port, SAGE_NB_TOKEN="wrong")
+    told = "sage-nb: the server does not accept this token, which is that of SAGE_NB_TOKEN\n"
+    assert (from_environment.code, from_environment.err) == (1, told)
+
+
+def test_status_of_a_port_without_a_server_names_those_there_are(server: Notice) -> None:
+    ended = sage_nb("jobmanager", "status", "--port", free_port())
+    assert ended.code == 3
+    assert f"  another  on port {server.port} (process {server.pid})\n" in ended.out
+    host = sage_nb("jobmanager", "status", "--host", "127.0.0.1", "--port", port := free_port())
+    assert (host.code, host.out) == (3, f"No server runs: 127.0.0.1 port {port}\n")
 
 
 def test_a_reader_that_leaves_early_is_no_error(server: Notice, done: Job) -> None:
@@ -482,3 +496,11 @@ def test_what_cannot_be_run_is_told_in_one_line(tmp_path: Path) -> None:
     unreachable = sage_nb("run", "--remote", f"127.0.0.1:{free_port()}", HERE / "tests" / "__init__.py")
     assert unreachable.code == 1
     assert "no JobManager server answers at 127.0.0.1:" in unreachable.err
+    assert ": Connection refused; start one with" in unreachable.err
+    named = sage_nb("job", "list", "--host", "localhost", "--port", free_port())
+    assert ": Connection refused; start one with" in named.err
+    nameless = sage_nb("run", "--remote", "127.0.0.1:1")
+    assert (nameless.code, nameless.err) == (
+        2,
+        "sage-nb run: the following arguments are required: SCRIPT; see sage-nb run --help\n",
+    )
