@@ -14,12 +14,14 @@ from tests.leaks import Leaks
 from tests.support import until
 
 HERE = Path(__file__).parent
+PARTS = ("inside", "outside", "ray")
+STARTS_RAY = {"test_docs", "test_on_ray", "test_ray_notebook"}
 # Tests of these run pipelines in this process, and each must leave it as it was.
 CHECKED_FOR_LEAKS = {"engine", "faults", "jobs", "parity", "pipeline"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", choices=("inside", "outside"), help="what drives kernels, browsers or Ray, or the rest")
+    parser.addoption("--part", choices=PARTS, help="what drives kernels or browsers, what runs on Ray, or the rest")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,15 +29,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Ray come before: while it is up, its threads and files come and go, and nobody else may look for leaks."""
     part = config.getoption("--part")
     if part is not None:
-        others = [item for item in items if is_outside(item) != (part == "outside")]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if is_outside(item) == (part == "outside")]
+        config.hook.pytest_deselected(items=[item for item in items if part_of(item) != part])
+        items[:] = [item for item in items if part_of(item) == part]
     items.sort(key=lambda item: (is_in(item, "browser"), is_on_ray(item), is_on_server(item)))
 
 
-def is_outside(item: pytest.Item) -> bool:
-    """Whether most of it happens in other processes: kernels, browsers, Ray."""
-    return is_on_ray(item) or is_in(item, "browser") or is_in(item, "notebook") or item.path.parent == HERE
+def part_of(item: pytest.Item) -> str:
+    """What it is a part of. Ray does not start where others take the processor."""
+    if is_on_ray(item) or item.path.stem in STARTS_RAY:
+        return "ray"
+    outside = is_in(item, "browser") or is_in(item, "notebook") or item.path.parent == HERE
+    return "outside" if outside else "inside"
 
 
 def is_in(item: pytest.Item, folder: str) -> bool:
