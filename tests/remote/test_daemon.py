@@ -189,8 +189,9 @@ def test_the_folder_of_a_server_on_any_free_port_goes_also_where_it_is_killed() 
 
 
 def test_the_folder_that_a_server_was_given_stays_where_it_is_killed(state: Path) -> None:
-    notice = daemon.start_background(Settings(port=0, state=state, warm=0))
-    reapers = [pid for pid in family(notice.pid) if b"reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    notice = daemon.start_background(Settings(port=0, state=state, warm=1))
+    until(lambda: reapers_of(notice.pid))
+    reapers = reapers_of(notice.pid)
     assert len(reapers) == 1
     daemon.stop_background(notice.port, force=True)
     gone(*reapers)
@@ -202,3 +203,8 @@ def test_the_folder_of_a_server_on_any_free_port_goes_with_it() -> None:
     assert Path(notice.state).is_dir()
     daemon.stop_background(notice.port)
     assert not Path(notice.state).exists()
+
+
+def reapers_of(pid: int) -> list[int]:
+    """The processes that look after those of a server."""
+    return [one for one in family(pid) if b"reaper.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
