@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import marshal
+import os
+import secrets
 from typing import Any
 
 from sage_nb.engine.child import Child, start
@@ -16,7 +18,7 @@ from sage_nb.engine.frames import ConnectionClosed
 from sage_nb.errors import ClusterError, WorkerError
 from sage_nb.remote.access import TOKEN_VARIABLE
 
-__all__ = ["Cluster", "keep"]
+__all__ = ["Cluster", "keep", "use_token"]
 
 _ENTRY = "sage_nb.remote.cluster:keep"
 _GRACE = 5.0
@@ -27,6 +29,8 @@ class Cluster:
 
     def __init__(self, settings: dict[str, Any] | None) -> None:
         self._settings = settings or {}
+        self.token = secrets.token_hex(32)
+        """What a private cluster asks of those who connect: Ray listens on all interfaces."""
         self._child: Child | None = None
         self._address: str | None = None
         self._starting: asyncio.Task[str] | None = None
@@ -43,6 +47,11 @@ class Cluster:
         own = {name: value for name, value in self._settings.items() if name in ("namespace", "runtime_env")}
         return {**own, "address": self._address}
 
+    @property
+    def is_private(self) -> bool:
+        """Whether the server starts it."""
+        return "address" not in self._settings
+
     def close(self) -> None:
         """End the private cluster. May take seconds."""
         child, self._child = self._child, None
@@ -56,7 +65,7 @@ class Cluster:
         self.close()
         child = start(_ENTRY, name="Ray", hidden=(TOKEN_VARIABLE,))
         try:
-            child.send(0, marshal.dumps(self._settings))
+            child.send(0, marshal.dumps((self._settings, self.token)))
             ok, said = marshal.loads(child.receive()[1][0])
         except WorkerError as exc:
             child.close()
@@ -68,15 +77,22 @@ class Cluster:
         return str(said)
 
 
+def use_token(token: str) -> None:
+    """Have Ray, which has not been imported yet, ask for that token, and give it."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+
+
 def keep(connection: ChildConnection) -> None:
     """In a process of its own: have a private Ray until the pipe ends."""
+    connection.grace = _GRACE
+    _, buffers = connection.receive()
+    settings, token = marshal.loads(buffers[0])
+    use_token(token)
     import ray
 
     from sage_nb.engine.onray.cluster import acquire
 
-    connection.grace = _GRACE
-    _, buffers = connection.receive()
-    lease = acquire(marshal.loads(buffers[0]), lambda lost: connection.ended.set(), lambda text, level: print(text))
+    lease = acquire(settings, lambda lost: connection.ended.set(), lambda text, level: print(text))
     lease.ready.wait()
     if lease.error is not None:
         connection.send(0, marshal.dumps((False, str(lease.error))))

@@ -262,6 +262,7 @@ class Core:
             folder=entry.folder if here and entry.folder else None,
             backend=self.settings.backend,
             ray=ray,
+            ray_token=self._cluster.token if entry.backend == "ray" and self._cluster.is_private else None,
             memory_limit=self.settings.bytes_of("memory_limit"),
         )
         begins = self.loop.create_task(self._begin(job, runner, order))

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -428,8 +428,10 @@ class RemoteRun:
     def _let_go(self, _job: object) -> None:
         """Nobody holds the handle any more. It may be collected on any thread, with any lock held."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop has ended
+            try:  # and no name of a module, which may be gone already at the end of the process
                 self._loop.call_soon_threadsafe(self._hear_no_more)
+            except RuntimeError:
+                return  # the loop has ended
 
     def _hear_no_more(self) -> None:
         if self._subscription is not None:

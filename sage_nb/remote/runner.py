@@ -31,6 +31,7 @@ from sage_nb.jobs.environment import LocalEnvironment
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import JobManager
 from sage_nb.remote import protocol
+from sage_nb.remote.cluster import use_token
 from sage_nb.remote.outbox import Outbox
 from sage_nb.remote.payload import PayloadHead, read_head, read_work
 from sage_nb.remote.protocol import Kind, Order, pack_buffers
@@ -54,6 +55,8 @@ class Run(msgspec.Struct, frozen=True):
     """Where it is to run; None for where the server does."""
     backend: str | None = None
     ray: dict[str, Any] | None = None
+    ray_token: str | None = None
+    """What the cluster of `ray` asks for."""
     memory_limit: int | None = None
     """Bytes of address space."""
 
@@ -116,6 +119,8 @@ class _Runner:
         found = read_head(data)
         assert found is not None
         head = found[0]
+        if order.ray_token is not None:
+            use_token(order.ray_token)  # before the user's modules, which may import Ray
         graph, config, cells = read_work(data)
         failure.CELLS.update(cells)
         if order.ray is not None:
