@@ -17,7 +17,7 @@ BUILD := .build
 
 say = @printf '==> %s\n' '$(1)'
 
-.PHONY: help demo test lab bench bench-ray bench-server lint format lock clean
+.PHONY: help demo test test-all lab bench bench-ray bench-server lint format lock clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -37,6 +37,9 @@ test: $(READY) ## Run the linters and all tests, the browser's too (ARGS= goes t
 	@$(MAKE) lint
 	$(call say,pytest)
 	@$(PYTHON) -m tools.testing $(ARGS)
+
+test-all: $(READY) ## Run all of them, those that take long as well: every pipeline in every way on every backend
+	@SAGE_NB_TESTS=all $(MAKE) test
 
 bench: $(READY) ## Measure sage_nb beside hand-written loops and other libraries (ARGS="--only W2")
 	@$(PYTHON) -m benchmarks $(ARGS)
