@@ -18,13 +18,14 @@ from sage_nb.errors import JobNotFoundError, ServerError
 from sage_nb_jupyter.hub import Hub, Op
 from sage_nb_jupyter.pages import Page, listing
 from sage_nb_jupyter.proxy import Proxy
+from sage_nb_jupyter.wire import UNREADABLE
 
 __all__ = ["handlers"]
 
 _STATIC = Path(sage_nb.__file__).parent / "notebook" / "static"
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _MESSAGE = 64 * 1024
-_NOT_UNDERSTOOD = 1007
+_NOT_UNDERSTOOD, _FAILED = 1007, 1011
 
 
 def handlers() -> list[tuple[str, type[web.RequestHandler]]]:
@@ -156,19 +157,23 @@ class _Live(WebSocketMixin, WebSocketHandler, JupyterHandler):
     def open(self) -> None:
         super().open()
         hub = cast(Hub, self.settings["sage_nb_hub"])
-        self.page = Page(hub, self._say)
+        self.page = Page(hub, self._say, self._failed)
         hub.opened(self.page)
 
     async def on_message(self, message: str | bytes) -> None:
         assert self.page is not None
         try:
             await self.page.hear(message)
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             self.close(_NOT_UNDERSTOOD, f"not understood: {exc}"[:120])
 
     def on_close(self) -> None:
         if self.page is not None:
             cast(Hub, self.settings["sage_nb_hub"]).closed(self.page)
+
+    def _failed(self, error: BaseException) -> None:
+        self.log.error("sage_nb: a page's connection is given up", exc_info=error)
+        self.close(_FAILED)
 
     async def _say(self, message: bytes) -> None:
         try:

@@ -26,6 +26,7 @@ from sage_nb.errors import (
     ServerUnreachableError,
 )
 from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView
+from sage_nb_jupyter.wire import UNREADABLE
 
 if TYPE_CHECKING:
     import aiohttp
@@ -196,7 +197,7 @@ class JobManagerLink:
                 self._become("none")
                 return
             self._take_list(_summaries.decode(await self._request("GET", "/v1/jobs")))
-        except (SageError, msgspec.MsgspecError) as exc:
+        except (SageError, *UNREADABLE) as exc:
             self._become("unreachable", str(exc))
         else:
             self._become("running")
@@ -224,7 +225,7 @@ class JobManagerLink:
                 snapshot = self._completed(seen, status)
         except JobNotFoundError:
             return None
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             raise ServerError(f"{self._address} does not answer as a JobManager server does: {exc}") from exc
         self.hub.listed(snapshot, status.number, described=True)
         return snapshot
@@ -288,7 +289,7 @@ class JobManagerLink:
                     self._become("none")
                 else:
                     await self._listen()
-            except (SageError, msgspec.MsgspecError) as exc:
+            except (SageError, *UNREADABLE) as exc:
                 self._become("unreachable", str(exc))
             seen = any(page.visible for page in self.hub.pages)
             with contextlib.suppress(TimeoutError):
@@ -457,7 +458,7 @@ def _error(body: bytes, status: int, address: Address) -> SageError:
     try:
         said = msgspec.json.decode(body, type=_Failure)
         kind, text = getattr(errors, said.error.get("type", ""), None), said.error.get("text", "")
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         kind, text = None, ""
     if isinstance(kind, type) and issubclass(kind, SageError) and text:
         found: SageError = kind(text)

@@ -17,6 +17,7 @@ import msgspec
 
 from sage_nb.jobs.snapshot import JobSnapshot, LogView
 from sage_nb_jupyter.hub import Hub, Kernel
+from sage_nb_jupyter.wire import UNREADABLE
 
 __all__ = ["KernelSocket"]
 
@@ -122,7 +123,7 @@ class KernelSocket:
                 kernel = self._hub.arrived(Kernel(hello.kernel, hello.path, hello.pid, _speaker(writer)))
                 while line := await reader.readline():
                     self._take(kernel, line)
-        except (msgspec.MsgspecError, ValueError, TimeoutError) as exc:  # no kernel of ours speaks so
+        except (*UNREADABLE, ValueError, TimeoutError) as exc:  # no kernel of ours speaks so
             self._log.warning("sage_nb: a connection is dropped that does not speak as a kernel does: %s", exc)
         except (ConnectionError, asyncio.CancelledError):
             return

@@ -40,7 +40,9 @@ class Said(msgspec.Struct):
 class Page:
     """A page, from its first message to its last."""
 
-    def __init__(self, hub: Hub, say: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(
+        self, hub: Hub, say: Callable[[bytes], Awaitable[None]], failed: Callable[[BaseException], None]
+    ) -> None:
         self.visible = False
         self.follows: set[str] = set()
         self._hub = hub
@@ -54,12 +56,14 @@ class Page:
         """Jobs that are followed and have changed."""
         self._sent_at: dict[str, float] = {}
         self._gone: list[str] = []
+        self._failed = failed
         self._task = asyncio.create_task(self._send())
+        self._task.add_done_callback(self._sent)
 
     # What the page says
 
     async def hear(self, text: str | bytes) -> None:
-        """Take a message. Raises `msgspec.MsgspecError` where it is none."""
+        """Take a message. Raises one of `UNREADABLE` where it is none."""
         said = msgspec.json.decode(text, type=Said)
         if said.op == "visible":
             self.visible = said.visible
@@ -108,6 +112,11 @@ class Page:
         self._task.cancel()
 
     # What it gets
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        """Nothing more is sent: a page that hears nothing must not wait for ever."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
 
     async def _send(self) -> None:
         while True:

@@ -265,7 +265,7 @@ class _Session:
         for line in lines:
             try:
                 self._obey(msgspec.json.decode(line, type=_Order))
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 self._drop()  # who speaks so is no Jupyter server of ours
                 return
 

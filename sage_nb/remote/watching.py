@@ -13,8 +13,8 @@ What it gets is, as binary messages, the number of the subscription (u32) and re
     {"op": "caught_up", "sub": 1}       {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
 With `?format=json` all is text: records as {"op": "record", "sub": 1, "kind": "STATE", "number": 3, ...the head},
 snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; that is for a page.
-Who asks for the list gets {"op": "jobs", "jobs": [...]}, each as `GET /v1/jobs` has it, at once and whenever the state of a job
-or the list itself has changed, four times a second at most.
+Who asks for the list gets {"op": "jobs", "jobs": [...]}, each as `GET /v1/jobs` has it, at once, and again whenever the
+list or the state of a job has changed, four times a second at most.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class _Said(msgspec.Struct):
     """What a watcher says."""
 
     op: str
-    sub: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = 0
+    sub: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = -1
+    """All but the list have one."""
     job: str = ""
     after: int = 0
     results: bool = True
@@ -121,7 +122,9 @@ class Watching:
     async def _hear(self, text: str) -> None:
         try:
             said = msgspec.json.decode(text, type=_Said)
-        except UNREADABLE as exc:
+            if said.sub < 0 and said.op != "list":
+                raise ProtocolError("a subscription has a number, sub")
+        except (*UNREADABLE, ProtocolError) as exc:
             await self._say({"op": "error", "error": {"type": "ProtocolError", "text": f"not understood: {exc}"}})
             return
         known = self._subscriptions.get(said.sub)
