@@ -237,7 +237,7 @@ def dead_letters(letters: DeadLetterView) -> ResultView:
         kind="show",
         total=letters.total,
         columns=("item", "error"),
-        numeric=(False, False),
+        types=("text", "text"),
         rows=letters.rows,
     )
 

@@ -100,7 +100,7 @@ def _delays(rows: int) -> ResultView:
         kind="show",
         total=max(rows, 1_000_000),
         columns=columns,
-        numeric=(False, True, True, False),
+        types=("text", "number", "number", "text"),
         rows=table,
     )
 
@@ -171,7 +171,7 @@ _ENDLESS = JobSnapshot(
             kind="collect",
             total=12,
             columns=("value",),
-            numeric=(True,),
+            types=("number",),
             rows=tuple((f"{90 + i * 0.75:.2f}",) for i in range(12)),
         ),
     ),
@@ -339,7 +339,7 @@ _RESULTS = JobSnapshot(
             kind="collect",
             total=3,
             columns=("city", "都市", "temp", "mood"),
-            numeric=(False, False, True, False),
+            types=("text", "text", "number", "text"),
             rows=(
                 ("Tokyo", "東京", "21.5", "🙂"),
                 ("Zürich", "チューリッヒ", "9.0", "☔ nass"),
@@ -351,7 +351,7 @@ _RESULTS = JobSnapshot(
             kind="show",
             total=2,
             columns=tuple(f"feature_{i:02}" for i in range(30)),
-            numeric=(True,) * 30,
+            types=("number",) * 30,
             rows=tuple(tuple(f"{(i * 37 + j) % 100 / 7:.4f}" for i in range(30)) for j in range(2)),
         ),
         ResultView(
@@ -359,12 +359,12 @@ _RESULTS = JobSnapshot(
             kind="show",
             total=1,
             columns=("document",),
-            numeric=(False,),
+            types=("text",),
             rows=(
                 ("Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor\nut labore. " * 3,),
             ),
         ),
-        ResultView(name="empty", kind="collect", total=0, columns=(), numeric=(), rows=()),
+        ResultView(name="empty", kind="collect", total=0, columns=(), types=(), rows=()),
     ),
 )
 
@@ -381,7 +381,7 @@ _HOSTILE = JobSnapshot(
     ),
     services=(ServiceView(name=INJECTION, type=INJECTION, state="failed", note=INJECTION),),
     results=(
-        ResultView(name=INJECTION, kind="show", total=1, columns=(INJECTION,), numeric=(False,), rows=((INJECTION,),)),
+        ResultView(name=INJECTION, kind="show", total=1, columns=(INJECTION,), types=("text",), rows=((INJECTION,),)),
     ),
     logs=_logs((0.0, "ERROR", INJECTION, INJECTION + "\x1b[2J")),
     log_total=1,
@@ -437,7 +437,7 @@ _LONG_NAMES = JobSnapshot(
     services=(ServiceView(name=_LONG, type="Service", state="running", calls=5_000_000_000),),
     results=(
         ResultView(
-            name=_LONG, kind="show", total=1, columns=(_LONG, "n"), numeric=(False, True), rows=((_LONG * 3, "1"),)
+            name=_LONG, kind="show", total=1, columns=(_LONG, "n"), types=("text", "number"), rows=((_LONG * 3, "1"),)
         ),
     ),
 )
