@@ -1194,7 +1194,7 @@ function goOn(model, el) {
   if (!area || !ENDED.has(model.get("snapshot").status)) return;
   const index = [...area.children].indexOf(place);
   const look = new MutationObserver(() => {
-    const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
+    const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon:not(:has(.sage-job))");
     if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
     look.disconnect();
     const host = h("div");
