@@ -1194,10 +1194,11 @@ function goOn(model, el) {
   if (!area || !ENDED.has(model.get("snapshot").status)) return;
   const index = [...area.children].indexOf(place);
   const look = new MutationObserver(() => {
-    const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon:not(:has(.sage-job))");
+    const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
     if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
     look.disconnect();
     const host = h("div");
+    html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
     html?.replaceChildren(host);
     mount(model, host);
   });
