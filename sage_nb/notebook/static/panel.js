@@ -22,8 +22,9 @@ const LOADED_MS = 4000; // within which a page has found the widgets that there 
 const AGAIN_MS = [1000, 2000, 4000, 10_000];
 const ENDED = new Set(["completed", "failed", "stopped"]);
 const ORDERS = new Set(["stop", "pause", "resume"]);
-const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16"><path class="jp-icon3"
- fill="#616161" d="M1 2h5v5H1zm1.2 1.2v2.6h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z"/></svg>`;
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16">
+ <path class="jp-icon3" fill="#616161"
+ d="M1 2h5v5H1zm1.2 1.2v2.6h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z"/></svg>`;
 const PACKAGES = ["@jupyterlab/apputils", "@jupyterlab/notebook", "@jupyterlab/services", "@jupyterlab/ui-components",
   "@lumino/widgets", "@jupyterlab/application", "@jupyter-notebook/tree"];
 
