@@ -312,7 +312,7 @@ export function h(tag, attrs = {}, ...children) {
 
 /** Makes an SVG element. @template {keyof SVGElementTagNameMap} T
  * @param {T} tag @param {Attrs} [attrs] @param {Node[]} children @returns {SVGElementTagNameMap[T]} */
-function g(tag, attrs = {}, ...children) {
+export function g(tag, attrs = {}, ...children) {
   const node = /** @type {SVGElementTagNameMap[T]} */ (document.createElementNS(SVG, tag));
   set(node, attrs);
   node.append(...children);
