@@ -364,14 +364,14 @@ def test_a_server_is_started_told_of_and_stopped_from_a_cell(kernel: Start, home
     mine = re.fullmatch(r"a JobManager server runs at (127\.0\.0\.1:(\d+)) \(process \d+\)\n", said)
     assert mine is not None
     assert k.run("mine").result == repr(mine[1])
-    again = k.run(f"%sage_server start --port {mine[2]}").stdout
+    again = k.run(f"%sage_server start {mine[2]}").stdout
     assert again == said.replace("runs at", "runs already at")
     k.restart()
     k.run("%load_ext sage_nb")
     assert re.match(
         rf"{mine[1]} \(process \d+\), up .*: sage_nb", k.run(f"%sage_server status --port {mine[2]}").stdout
     )
-    assert k.run(f"%sage_server stop --port {mine[2]}").stdout.startswith(
+    assert k.run(f"%sage_server stop {mine[2]}").stdout.startswith(
         f"the JobManager server at {mine[1]} has stopped"
     )
     assert "no JobManager server of yours" in usage_error(k.run(f"%sage_server stop --port {mine[2]}"))
@@ -386,6 +386,7 @@ def test_while_the_server_is_gone_the_view_says_so_and_the_kernel_works_on(
     k.run(f"{PARTS}\nserver = '{at(mine)}'")
     reply = k.run(ENDLESS, cell_id="lost")
     is_in(k, "running")
+    k.run("%sage_connect server")
     os.kill(mine.pid, signal.SIGKILL)
     lost = f"the connection to {at(mine)}"
     k.until(lambda: snapshots_of(k, "endless")[-1]["waiting_for"] == lost)
@@ -395,7 +396,10 @@ def test_while_the_server_is_gone_the_view_says_so_and_the_kernel_works_on(
     k.until(lambda: len(snapshots_of(k, "endless")) > before)
     k.until(lambda: "could not be told to stop" in str(snapshots_of(k, "endless")[-1]["notes"]))
     assert k.run("job.status").result == "'running'"
-    again = k.run("%%sage_submit here --wait -o here\nenv.from_batch([1]).print()", cell_id="lost")
+    listed = k.run("%sage_jobs")
+    assert (listed.seconds or 9) < 2.5
+    assert re.search(r"(?s)endless +running.*no JobManager server answers", listed.displays[0]["text/plain"])
+    again = k.run("%%sage_submit here --wait --local -o here\nenv.from_batch([1]).print()", cell_id="lost")
     assert "was not stopped, and may still run: no JobManager server answers" in again.stderr
     assert k.run("here.status").result == "'completed'"
     restart_background(mine.port)
