@@ -389,7 +389,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** Makes an HTML element. @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag @param {Attrs} [attrs] @param {(Node | string)[]} children @returns {HTMLElementTagNameMap[T]} */
-function h(tag, attrs = {}, ...children) {
+export function h(tag, attrs = {}, ...children) {
   const node = document.createElement(tag);
   set(node, attrs);
   node.append(...children);
@@ -398,7 +398,7 @@ function h(tag, attrs = {}, ...children) {
 
 /** Makes an SVG element. @template {keyof SVGElementTagNameMap} T
  * @param {T} tag @param {Attrs} [attrs] @param {Node[]} children @returns {SVGElementTagNameMap[T]} */
-function g(tag, attrs = {}, ...children) {
+export function g(tag, attrs = {}, ...children) {
   const node = /** @type {SVGElementTagNameMap[T]} */ (document.createElementNS(SVG, tag));
   set(node, attrs);
   node.append(...children);
@@ -406,7 +406,7 @@ function g(tag, attrs = {}, ...children) {
 }
 
 /** Sets attributes where they differ; `false` and null take one away. @param {Element} node @param {Attrs} attrs */
-function set(node, attrs) {
+export function set(node, attrs) {
   for (const [name, value] of Object.entries(attrs)) {
     if (value === false || value === null) node.removeAttribute(name);
     else {
@@ -417,7 +417,7 @@ function set(node, attrs) {
 }
 
 /** Sets the text where it differs, so that a selection in it survives. @param {Element} node @param {string} text */
-function say(node, text) {
+export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -427,7 +427,7 @@ const KEPT = new WeakMap();
 /** Makes the children of `parent` those of `items`, in order; a child stays the same node as long as its key does.
  * @template T @param {Element} parent @param {T[]} items @param {(item: T, index: number) => string | number} keyOf
  * @param {(item: T, index: number) => {node: Element, update: (item: T) => void}} make */
-function each(parent, items, keyOf, make) {
+export function each(parent, items, keyOf, make) {
   const before = KEPT.get(parent) ?? new Map(), after = new Map();
   for (const [i, item] of items.entries()) {
     const key = keyOf(item, i);
@@ -468,7 +468,7 @@ const ICON_OF = {
 };
 
 /** An icon for a state; `data-icon` lets the style sheet fill or turn it. @param {string} state */
-function icon(state) {
+export function icon(state) {
   const path = g("path");
   const node = g("svg", { class: "sage-icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
   const update = (/** @type {string} */ to) => {
