@@ -18,7 +18,7 @@ from sage_nb.jobs.job import Job
 from sage_nb.jobs.submitting import BACKENDS, SubmittingEnvironment
 from sage_nb.notebook.known import Known
 
-__all__ = ["Completion"]
+__all__ = ["Completion", "server_addresses"]
 
 _LINE = re.compile(r"\s*(%%?)(sage_\w+)\s+(.*)", re.DOTALL)
 _WORD = re.compile(r"""(?:"[^"]*"?|'[^']*'?|[^\s"'])+""")
@@ -126,12 +126,16 @@ class Completion:
         if self._known.where is not None:
             yield SimpleCompletion(text=self._known.where, type="server")
         yield from self._variables(lambda value: isinstance(value, str) and _ADDRESS.fullmatch(value) is not None)
-        from sage_nb.remote.access import read_notice
+        for address in server_addresses():
+            yield SimpleCompletion(text=address, type="server")
 
-        for port in _ports():
-            notice = read_notice(port)
-            if notice is not None:
-                yield SimpleCompletion(text=f"{notice.host}:{notice.port}", type="server")
+
+def server_addresses() -> list[str]:
+    """Those of this user's servers on this machine."""
+    from sage_nb.remote.access import read_notice
+
+    notices = (read_notice(port) for port in _ports())
+    return [f"{notice.host}:{notice.port}" for notice in notices if notice is not None]
 
 
 def _ports() -> list[int]:

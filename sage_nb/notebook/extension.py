@@ -21,7 +21,7 @@ from sage_nb.notebook.servers import ServerMagics
 from sage_nb.notebook.view import show_job
 from sage_nb.pipeline.spelling import nearest
 
-__all__ = ["load", "unload"]
+__all__ = ["load", "loaded", "unload"]
 
 _MAGIC = re.compile(r"^[ \t]*(%%?)(sage_?\w+)", re.MULTILINE)
 
@@ -31,7 +31,7 @@ class _Loaded:
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
-        known = Known()
+        self.known = known = Known()
         self.magics = SageMagics(shell, known)
         shell.register_magics(self.magics, ServerMagics(shell, known))
         self.completion = Completion(shell, known).match
@@ -84,6 +84,11 @@ class _Loaded:
 
 
 _loaded: dict[int, _Loaded] = {}
+
+
+def loaded(shell: Any) -> _Loaded | None:
+    """What is set up in a shell."""
+    return _loaded.get(id(shell))
 
 
 def load(shell: Any) -> None:

@@ -371,9 +371,7 @@ def test_a_server_is_started_told_of_and_stopped_from_a_cell(kernel: Start, home
     assert re.match(
         rf"{mine[1]} \(process \d+\), up .*: sage_nb", k.run(f"%sage_server status --port {mine[2]}").stdout
     )
-    assert k.run(f"%sage_server stop {mine[2]}").stdout.startswith(
-        f"the JobManager server at {mine[1]} has stopped"
-    )
+    assert k.run(f"%sage_server stop {mine[2]}").stdout.startswith(f"the JobManager server at {mine[1]} has stopped")
     assert "no JobManager server of yours" in usage_error(k.run(f"%sage_server stop --port {mine[2]}"))
 
 

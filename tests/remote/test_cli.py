@@ -229,9 +229,9 @@ def test_list_is_a_table_of_80_columns(server: Notice, done: Job, failed: Job) -
     assert len(sage_nb("job", "list", "-n", 1, "--port", server.port).out.splitlines()) == 2
 
 
-def test_a_job_is_found_by_number_by_id_and_by_the_beginning_of_its_id(server: Notice, done: Job) -> None:
+def test_a_job_is_found_by_number_by_name_by_id_and_by_the_beginning_of_its_id(server: Notice, done: Job) -> None:
     number = JobManagerClient(port=server.port).get_job_status(done)["number"]
-    for word in (done.uuid[:13], number):
+    for word in (done.uuid[:13], number, "squares"):
         found = sage_nb("job", "status", word, "--json", "--host", f"127.0.0.1:{server.port}").json
         assert found["uuid"] == done.uuid
         assert [one["status"] for one in found["states"]][-1] == "completed"

@@ -22,7 +22,7 @@ const BUTTONS = [
   ["stop", "Stop", "M4.5 4.5h7v7h-7z", (row) => !ENDED.has(row.status)],
 ];
 const TICK_MS = 250;
-const UNANSWERED_MS = 5000;
+const UNANSWERED_MS = 5000, PRESENCE_MS = 5000;
 const LESSON = "A job is a pipeline that runs: items come from a source, pass its operators and end in a sink. " +
   "After %load_ext sage_nb, run this in a cell:";
 const EXAMPLE = `%%sage_submit squares
@@ -157,11 +157,27 @@ async function render({ model, el }) {
     if (command === "stop") model.send({ command, job });
     page?.command(job, command);
   } });
-  const draw = () => jobs.update(model.get("rows"));
+  // Rows come while somebody sees them: a page that is closed the hard way says nothing, so one that is open goes on.
+  const id = `table-${Math.random().toString(36).slice(2, 10)}`;
+  let inSight = true, saidAt = performance.now();
+  const tell = () => {
+    saidAt = performance.now();
+    model.send({ command: "view", id, visible: inSight && !document.hidden });
+  };
+  const watch = new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    tell();
+  });
+  const draw = () => {
+    jobs.update(model.get("rows"));
+    if (performance.now() - saidAt > PRESENCE_MS) tell();
+  };
   model.on("change:rows", draw);
   draw();
+  watch.observe(el);
   return () => {
     model.off("change:rows", draw);
+    watch.disconnect();
     jobs.dispose();
   };
 }
