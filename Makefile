@@ -52,8 +52,8 @@ lint: $(READY) ## Check style and types
 	@$(PYTHON) -m ruff check .
 	$(call say,ruff format --check)
 	@$(PYTHON) -m ruff format --check .
-	$(call say,mypy --strict sage_nb)
-	@$(PYTHON) -m mypy --strict sage_nb
+	$(call say,mypy --strict sage_nb and jupyter_extension)
+	@$(PYTHON) -m mypy --strict sage_nb jupyter_extension/sage_nb_jupyter
 
 format: $(READY) ## Mend what the linters can mend
 	@$(PYTHON) -m ruff check --fix .
@@ -71,8 +71,11 @@ clean: ## Remove .venv and everything that was made
 	rm -rf .venv $(BUILD) .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# What Jupyter reads is copied when the package is installed, also where the package itself is not.
+SHARED := $(wildcard jupyter_extension/*.json jupyter_extension/labextension/*.json jupyter_extension/labextension/*/*)
+
 # `uv pip sync` leaves pip and uv alone and removes what is no longer locked; the package itself comes after it.
-$(READY): pyproject.toml requirements.lock | .venv/bin/uv
+$(READY): pyproject.toml requirements.lock $(SHARED) | .venv/bin/uv
 	$(call say,packages from requirements.lock)
 	@$(UV) pip sync --python $(PYTHON) requirements.lock
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .

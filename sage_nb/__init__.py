@@ -13,6 +13,7 @@ In a notebook: `%load_ext sage_nb`, then `%%sage_submit`. In plain Python:
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
@@ -79,6 +80,16 @@ __all__ = [  # noqa: PLE0604 - built from the table above
     "unload_ipython_extension",
 ]
 __version__ = "0.1.0"
+
+if os.environ.get("SAGE_NB_JUPYTER"):  # the Jupyter server's extension listens there
+    from sage_nb.jobs.announcing import use_announcer
+
+    def _announce(job: Any) -> None:
+        from sage_nb.notebook.announce import announce
+
+        announce(job)
+
+    use_announcer(_announce)
 
 if TYPE_CHECKING:
     from sage_nb.errors import *  # noqa: F403

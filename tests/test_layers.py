@@ -12,6 +12,7 @@ import pytest
 import sage_nb
 
 ROOT = Path(sage_nb.__file__).parent
+EXTENSION = ROOT.parent / "jupyter_extension" / "sage_nb_jupyter"
 LAYERS = ["errors", "pipeline", "engine", "jobs", "remote", "notebook"]
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
@@ -37,13 +38,20 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
-    """errors ← pipeline ← engine ← jobs ← remote ← notebook."""
+    """errors ← pipeline ← engine ← jobs ← remote ← notebook ← sage_nb_jupyter."""
+    assert not [name for name in imported(path) if name.startswith("sage_nb_jupyter")]
     own = path.relative_to(ROOT).parts[0].removesuffix(".py")
     if own not in LAYERS:
         assert own in ("cli", "__main__")
         return
     above = LAYERS[LAYERS.index(own) + 1 :]
     assert not {name for name in imported(path) if layer_of(name) in above}
+
+
+@pytest.mark.parametrize("path", sorted(EXTENSION.glob("*.py")), ids=lambda path: path.name)
+def test_the_server_extension_is_on_top(path: Path) -> None:
+    """It takes what it shows from the layers below, and has no part in how jobs run."""
+    assert not {layer_of(name) for name in imported(path)} & {"pipeline", "cli"}
 
 
 def test_every_folder_is_a_layer() -> None:

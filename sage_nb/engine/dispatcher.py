@@ -34,6 +34,7 @@ from sage_nb.engine.loops import LoopEnded
 from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.services import ServiceHost, Step
 from sage_nb.engine.stages import Plan, Stage
+from sage_nb.engine.states import ENDED
 from sage_nb.engine.task import Attempt, Task
 from sage_nb.engine.wiring import wire
 from sage_nb.errors import JobStateError, JobTimeout
@@ -59,7 +60,6 @@ def _task(stage: Stage, index: int, attempt: Attempt) -> Task:
 
 Cleanup = Literal["always", "on_success", "never"]
 Order = Literal["stop", "pause", "resume"]
-ENDED = frozenset({"completed", "failed", "stopped"})
 SOURCE_GRACE = 0.2
 # For the thread that started the services, so that it can stop them: some are bound to their thread.
 _WORKER_GRACE = 0.7

@@ -26,6 +26,7 @@ from sage_nb.engine.failure import safe_str, safe_text
 from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.stages import Plan
 from sage_nb.errors import JobStateError
+from sage_nb.jobs.announcing import announce
 from sage_nb.jobs.describe import Describer
 from sage_nb.jobs.finding import find_job
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
@@ -134,6 +135,7 @@ class JobManager:
 
     @staticmethod
     def _start(job: Job) -> None:
+        announce(job)
         _dispatcher_of(job).start()
 
     def _forget_oldest(self) -> None:

@@ -122,7 +122,12 @@ class JobsTable:
         return [_row(one, cells.get(one.uuid)).to_dict() for one in newest]
 
     def _publish(self, bundle: dict[str, Any], *, update: bool) -> None:
-        self._shell.display_pub.publish(data=bundle, transient={"display_id": self._display_id}, update=update)
+        self._shell.display_pub.publish(
+            data=bundle,
+            metadata={"sage_nb": {"table": True}},
+            transient={"display_id": self._display_id},
+            update=update,
+        )
 
     def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
         """What a view says. It may come on any thread, so nothing here waits."""

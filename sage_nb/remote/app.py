@@ -247,8 +247,7 @@ async def _job(request: web.Request) -> HostedJob:
 
 
 async def _list(request: web.Request) -> web.Response:
-    core = request.app[_CORE]
-    return json_answer([{**job.summary(), "position": core.position(job)} for job in core.jobs.values()])
+    return json_answer(request.app[_CORE].summaries())
 
 
 async def _status(request: web.Request) -> web.Response:

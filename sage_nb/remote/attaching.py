@@ -13,6 +13,7 @@ import msgspec
 
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.errors import SageError
+from sage_nb.jobs.announcing import announce
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import thread_context
@@ -49,7 +50,9 @@ def attach_to(connection: Connection, word: str, *, results: bool = True) -> Job
         status = await connection.request("GET", job_path(word))
         return await attach_async(connection, status, results=results, context=context)
 
-    return call(work)
+    job = call(work)
+    announce(job)
+    return job
 
 
 async def attach_async(

@@ -63,6 +63,8 @@ class Core:
         self.finished = {"completed": 0, "failed": 0, "stopped": 0}
         self.history_error: str | None = None
         """Why a job, or the history, could not be written, the last time; None where it could."""
+        self.list_watchers: set[asyncio.Event] = set()
+        """Set with every change of the list, or of a job's state."""
         self._seen: dict[str, float] = {}
         """When a client was last there, by the monotonic clock; infinite while it is."""
         self._present: dict[str, int] = {}
@@ -213,6 +215,7 @@ class Core:
             raise exc if isinstance(exc, ServerError) else self.no_room(exc) from exc
         self.jobs[uuid] = job
         self.queue.append(job)
+        self._list_changed()
         self._advance()
         if job in self.queue:
             job.state("queued")
@@ -254,6 +257,7 @@ class Core:
     def _run(self, job: HostedJob, ray: dict[str, Any] | None) -> None:
         entry, runner = job.entry, self.pool.take()
         entry.status = "starting"
+        self._list_changed()
         job.run_on(runner)
         here = entry.machine == machine()
         order = Run(
@@ -281,12 +285,17 @@ class Core:
             job._gone(runner, exc)
 
     def _changed(self, job: HostedJob) -> None:
+        self._list_changed()
         if job.ended.is_set() and job in self.running:
             self.running.discard(job)
             self.finished[job.entry.status] = self.finished.get(job.entry.status, 0) + 1
             self._advance()
             self._moved_up()
         self._save(job)
+
+    def _list_changed(self) -> None:
+        for changed in self.list_watchers:
+            changed.set()
 
     def _moved_up(self) -> None:
         """Tell those who watch jobs that wait: their places are others."""
@@ -310,6 +319,10 @@ class Core:
     def status(self, job: HostedJob) -> dict[str, Any]:
         """A job's status, with its place in the queue."""
         return {**job.status(), "position": self.position(job)}
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """All jobs in short, the oldest first, with their places in the queue."""
+        return [{**job.summary(), "position": self.position(job)} for job in self.jobs.values()]
 
     def position(self, job: HostedJob) -> int | None:
         """A job's place in the queue, from 1; None where it does not wait."""
@@ -361,6 +374,7 @@ class Core:
     async def _forget(self, job: HostedJob) -> None:
         await self._write(lambda: self._forget_now(job.uuid))
         self.jobs.pop(job.uuid, None)
+        self._list_changed()
         job.wake()
         await self.loop.run_in_executor(None, job.delete)
 

@@ -10,6 +10,7 @@ from sage_nb.engine.dispatcher import Cleanup
 from sage_nb.engine.plan import make_plan
 from sage_nb.engine.stages import Plan
 from sage_nb.errors import PipelineError
+from sage_nb.jobs.announcing import announce
 from sage_nb.jobs.environment import LocalEnvironment, register_pipeline
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
@@ -129,6 +130,7 @@ class RemoteEnvironment(SubmittingEnvironment):
             if isinstance(exc, KeyboardInterrupt):
                 run.ask("stop")  # the server may have it all the same
             raise
+        announce(job)
         return job
 
     def _head(self, name: str, **more: Any) -> PayloadHead:

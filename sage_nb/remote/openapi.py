@@ -129,6 +129,11 @@ def _count() -> dict[str, Any]:
 def _watch() -> dict[str, Any]:
     return {
         "summary": "A WebSocket: everything that happens to jobs, as it happens",
+        "description": (
+            'Say {"op": "watch", "sub": 1, "job": uuid} for a job, and {"op": "list"} for the list: '
+            'then {"op": "jobs", "jobs": [...]} comes at once, with what GET /v1/jobs gives, and whenever the list or '
+            "the state of a job has changed, four times a second at most."
+        ),
         "parameters": [
             {"name": "client", "in": "query", "schema": {"type": "string"}},
             {"name": "format", "in": "query", "schema": {"type": "string", "enum": ["json"]}},

@@ -7,11 +7,14 @@ are under way to it, so that a slow reader is known as one, and what everybody h
 What it says is JSON text:
     {"op": "watch", "sub": 1, "job": uuid, "after": 0, "results": true}
     {"op": "taken", "sub": 1, "number": 12}        {"op": "unwatch", "sub": 1}
+    {"op": "list"}
 What it gets is, as binary messages, the number of the subscription (u32) and records; and as JSON text:
     {"op": "watching", "sub": 1, "job": uuid, "first": 1, "last": 12}   {"op": "position", "sub": 1, "position": 3}
     {"op": "caught_up", "sub": 1}       {"op": "gone", "sub": 1, "error": {"type": ..., "text": ...}}
 With `?format=json` all is text: records as {"op": "record", "sub": 1, "kind": "STATE", "number": 3, ...the head},
 snapshots as {"op": "snapshot", "sub": 1, "snapshot": {...}}, and no results; that is for a page.
+Who asks for the list gets {"op": "jobs", "jobs": [...]}, each as `GET /v1/jobs` has it, at once, and again whenever the
+list or the state of a job has changed, four times a second at most.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ MESSAGE_LIMIT = 64 * 1024
 """Bytes that a watcher may say at once."""
 WINDOW = 8 << 20
 _SUBSCRIPTIONS = 10_000
+_LIST_EVERY = 0.25
+"""Seconds between two lists."""
 _SUB = struct.Struct("<I")
 _NOT_FOR_PAGES = frozenset({Kind.RESULTS, Kind.LETTER})
 
@@ -47,7 +52,8 @@ class _Said(msgspec.Struct):
     """What a watcher says."""
 
     op: str
-    sub: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+    sub: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)] = -1
+    """All but the list have one."""
     job: str = ""
     after: int = 0
     results: bool = True
@@ -85,6 +91,7 @@ class Watching:
         self._of: dict[HostedJob, set[_Subscription]] = {}
         self._fresh: dict[_Subscription, None] = {}
         self._woken = asyncio.Event()
+        self._listing: asyncio.Task[None] | None = None
 
     async def live(self) -> None:
         """Until the connection ends."""
@@ -97,10 +104,12 @@ class Watching:
                     break
                 await self._hear(message.data)
         finally:
-            sending.cancel()
+            tasks = [sending, *([self._listing] if self._listing is not None else [])]
+            for task in tasks:
+                task.cancel()
             for one in list(self._subscriptions.values()):
                 self._drop(one)
-            await asyncio.gather(sending, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def wake(self, job: HostedJob) -> None:
         """There is something new of a job."""
@@ -113,11 +122,17 @@ class Watching:
     async def _hear(self, text: str) -> None:
         try:
             said = msgspec.json.decode(text, type=_Said)
-        except UNREADABLE as exc:
+            if said.sub < 0 and said.op != "list":
+                raise ProtocolError("a subscription has a number, sub")
+        except (*UNREADABLE, ProtocolError) as exc:
             await self._say({"op": "error", "error": {"type": "ProtocolError", "text": f"not understood: {exc}"}})
             return
         known = self._subscriptions.get(said.sub)
-        if said.op == "watch" and known is None:
+        if said.op == "list":
+            if self._listing is None:
+                self._listing = asyncio.create_task(self._list())
+                self._listing.add_done_callback(self._sent)
+        elif said.op == "watch" and known is None:
             await self._watch(said)
         elif said.op == "taken" and known is not None:
             if known.job.uuid in self._core.jobs:
@@ -175,6 +190,20 @@ class Watching:
                 del self._fresh[one]
                 if one.number in self._subscriptions and await self._send_of(one):
                     self._fresh[one] = None
+
+    async def _list(self) -> None:
+        """Send the list, and again when it has changed."""
+        changed = asyncio.Event()
+        changed.set()
+        self._core.list_watchers.add(changed)
+        try:
+            while True:
+                await changed.wait()
+                changed.clear()
+                await self._say({"op": "jobs", "jobs": self._core.summaries()})
+                await asyncio.sleep(_LIST_EVERY)
+        finally:
+            self._core.list_watchers.discard(changed)
 
     def _sent(self, sending: asyncio.Task[None]) -> None:
         """Nothing more is sent: a watcher that hears nothing must not wait for ever."""

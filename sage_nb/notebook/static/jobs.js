@@ -82,7 +82,8 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
     say(facts[2], row.items ? words.rate(row.rate) : "");
     set(facts[0], { title: row.path ?? row.place });
     set(node, { "data-status": status });
-    set(track, { hidden: !known && !TICKING.has(status), "data-quiet": !known, "aria-valuenow": known && Math.floor(share * 100) });
+    set(track, { hidden: !known && !TICKING.has(status), "data-quiet": !known });
+    set(track, { "aria-valuenow": known && Math.floor(share * 100) });
     bar.style.transform = known ? `scaleX(${share})` : "";
     for (const { node: button, command, label, can } of buttons) {
       const off = command === "stop" && status === "stopping";

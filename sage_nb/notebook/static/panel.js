@@ -1,9 +1,9 @@
 // @ts-check
 // The plugin for JupyterLab 4 and Notebook 7: the panel "Jobs", and the healing of saved outputs.
 //
-// It is loaded from the Jupyter server's extension, and hears from it over one WebSocket about every job of every kernel
-// and of the JobManager server. What Jupyter's own packages give is taken from the page (`shared`), because their
-// tokens are found by identity. Jupyter's types are not here to be checked: what comes from it is `any`.
+// It is loaded from the Jupyter server's extension, and hears from it over one WebSocket about every job of every
+// kernel and of the JobManager server. What Jupyter's own packages give is taken from the page (`shared`), because
+// their tokens are found by identity. Jupyter's types are not here to be checked: what comes from it is `any`.
 
 import * as kit from "./jobview.js";
 import { mountJobs } from "./jobs.js";
@@ -15,22 +15,24 @@ import { mountJobs } from "./jobs.js";
 const { h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
+const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
 const WISH = "sage-nb:wish";
 const WISH_MS = 60_000;
 const LOOK_MS = 1000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
 const AGAIN_MS = [1000, 2000, 4000, 10_000];
+const ORDERS = new Set(["stop", "pause", "resume"]);
 const ENDED = new Set(["completed", "failed", "stopped"]);
-const ICON = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" width="16"><path class="jp-icon3" fill="#616161"
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16"><path class="jp-icon3" fill="#616161"
  d="M1 2h5v5H1zm1.2 1.2v2.6h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z"/></svg>`;
+const PACKAGES = ["@jupyterlab/apputils", "@jupyterlab/notebook", "@jupyterlab/services", "@jupyterlab/ui-components",
+  "@lumino/widgets", "@jupyterlab/application", "@jupyter-notebook/tree"];
 
 /** The plugins. @param {(name: string) => Promise<any>} shared  gives a package that the page shares */
 export async function plugins(shared) {
-  const [apputils, notebook, services, ui, widgets, application, tree] = await Promise.all([
-    "@jupyterlab/apputils", "@jupyterlab/notebook", "@jupyterlab/services", "@jupyterlab/ui-components", "@lumino/widgets",
-    "@jupyterlab/application", "@jupyter-notebook/tree",
-  ].map((name) => shared(name).catch(() => ({})))); // JupyterLab has no tree page
+  const [apputils, notebook, services, ui, widgets, application, tree] =
+    await Promise.all(PACKAGES.map((name) => shared(name).catch(() => ({})))); // JupyterLab has no page of the tree
   const tokens = [notebook.INotebookTracker, apputils.ICommandPalette, application.ILayoutRestorer, tree.INotebookTree];
   const given = tokens.filter(Boolean);
   return [{
@@ -54,13 +56,14 @@ export async function plugins(shared) {
       } else app.shell.add(panel, "left", { rank: 600, type: "Jobs" });
       restorer?.add(panel, ID);
       const show = () => (treePage ? (treePage.currentWidget = panel) : app.shell.activateById(ID));
-      app.commands.addCommand("sage-nb:jobs", { label: "Show Jobs", caption: "Every job of every kernel", execute: show });
+      app.commands.addCommand("sage-nb:jobs", { label: "Show Jobs", execute: show });
       palette?.addItem({ command: "sage-nb:jobs", category: "sage_nb" });
     },
   }];
 }
 
-/** What the server tells: rows and snapshots, over a WebSocket that is made anew where it ends. @param {any} connection */
+/** What the server tells: rows and snapshots, over a WebSocket that is made anew where it ends.
+ * @param {any} connection */
 function connect(connection) {
   const settings = connection.makeSettings(), listeners = /** @type {((said: any) => void)[]} */ ([]);
   const followed = new Set();
@@ -84,8 +87,9 @@ function connect(connection) {
     async ask(method, path, body) {
       const init = { method, ...(method === "GET" ? {} : { body: JSON.stringify(body ?? {}) }) };
       const answer = await connection.makeRequest(settings.baseUrl + path, init, settings), text = await answer.text();
-      if (answer.ok) return text ? JSON.parse(text) : {};
-      throw await connection.ResponseError.create(new Response(text, { status: answer.status, statusText: answer.statusText }));
+      const said = text.startsWith("{") || text.startsWith("[") ? JSON.parse(text) : {};
+      if (answer.ok) return said;
+      throw new Error(said.message || `The Jupyter server answered ${answer.status} to ${method} ${path}`);
     },
   };
   const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
@@ -117,9 +121,10 @@ function connect(connection) {
  * @param {ReturnType<typeof openNotebooks> | null} notebooks @param {any} panel */
 function jobsPanel(app, hub, notebooks, panel) {
   const views = /** @type {Map<string, View>} */ (new Map());
-  const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), start = h("button", { type: "button" }, "Start a server");
-  const foot = h("footer", { class: "sage-foot" }, note, h("div", {}, place, start)), body = h("div", { class: "sage-body" });
-  const count = h("span"), head = h("header", {}, h("h2", {}, "Jobs"), count);
+  const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
+  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
+  const head = h("header", {}, h("h2", {}, "Jobs"), count);
+  const foot = h("footer", { class: "sage-foot" }, note, h("div", {}, place, start));
   set(panel.node, { role: "region", "aria-label": "Jobs" });
   panel.node.append(head, body, foot);
   panel.id = ID;
@@ -155,7 +160,8 @@ function jobsPanel(app, hub, notebooks, panel) {
       say(lines, log.map(text).join("\n") || "The log is empty");
       lines.hidden = false;
     }));
-    const view = kit.mountJob(slot, { onCommand: ({ command }) => command !== "view" && attempt(() => run(command, job)) });
+    const onCommand = (/** @type {any} */ { command }) => ORDERS.has(command) && attempt(() => run(command, job));
+    const view = kit.mountJob(slot, { onCommand });
     slot.append(all, lines);
     views.set(job, { update: view.update, dispose: () => (view.dispose(), slot.replaceChildren()) });
     hub.follow(job, true);
@@ -205,7 +211,7 @@ function jobsPanel(app, hub, notebooks, panel) {
 /** Opens notebooks and runs in them, and heals outputs of jobs.
  * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
 function openNotebooks(app, tracker, hub, actions) {
-  const seen = new WeakMap();
+  const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
   const encoded = (/** @type {string} */ path) => path.split("/").map(encodeURIComponent).join("/");
 
   /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
@@ -237,10 +243,10 @@ function openNotebooks(app, tracker, hub, actions) {
   }
   /** @param {Row} row */
   async function attach(row) {
-    const beside = row.path ?? tracker.currentWidget?.context.path ?? "";
-    const { path } = await hub.ask("POST", `api/contents/${encoded(beside.split("/").slice(0, -1).join("/"))}`, { type: "notebook" });
+    const folder = (row.path ?? tracker.currentWidget?.context.path ?? "").split("/").slice(0, -1).join("/");
+    const { path } = await hub.ask("POST", `api/contents/${encoded(folder)}`, { type: "notebook" });
     const source = `%load_ext sage_nb\n%sage_attach ${row.uuid} ${row.place}`;
-    const cell = { cell_type: "code", id: row.uuid.slice(0, 8), source, metadata: {}, outputs: [], execution_count: null };
+    const cell = { cell_type: "code", id: "attach", source, metadata: {}, outputs: [], execution_count: null };
     const specs = app.serviceManager.kernelspecs.specs, name = specs?.default ?? "python3";
     const kernelspec = { name, display_name: specs?.kernelspecs[name]?.display_name ?? name };
     const content = { cells: [cell], metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
@@ -253,19 +259,21 @@ function openNotebooks(app, tracker, hub, actions) {
    * or a late answer brings them up, and a kernel's own last word comes first. */
   async function heal() {
     if (!hub.rows) return;
-    for (const panel of tracker.filter((/** @type {any} */ one) => one.context.isReady && !one.context.model.readOnly)) {
+    const open = tracker.filter((/** @type {any} */ { context }) => context.isReady && !context.model.readOnly);
+    for (const panel of open) {
       for (const cell of panel.content.widgets) {
         const outputs = cell.model.outputs;
         for (let i = 0; i < (outputs?.length ?? 0); i++) {
-          const output = outputs.get(i), job = output.metadata?.sage_nb?.job;
-          if (!job || !output.data[WIDGET]) continue;
-          const row = hub.row(job), kernel = panel.sessionContext.session?.kernel;
-          const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(".sage-job");
+          const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job;
+          if (!ours || !output.data?.[WIDGET]) continue;
+          const row = job && hub.row(job), kernel = panel.sessionContext.session?.kernel;
+          const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(VIEWS);
           const ill = row ? ENDED.has(row.status) : !shown && kernel?.status !== "busy";
           if (!ill) seen.delete(output);
           else if (!seen.has(output)) seen.set(output, performance.now());
+          else if (job && !row && !past.has(job)) hub.follow(job, true);
           else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
-            const bundle = row && (await hub.ask("GET", `sage-nb/jobs/${job}/bundle`));
+            const bundle = job && (row || past.get(job)) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
             if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
             const { [WIDGET]: _, ...data } = output.data;
             outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
@@ -274,6 +282,10 @@ function openNotebooks(app, tracker, hub, actions) {
       }
     }
   }
+  hub.listen((said) => {
+    if (said?.op === "gone") past.set(said.job, false);
+    else if (said?.op === "snapshot" && !hub.row(said.snapshot.uuid)) past.set(said.snapshot.uuid, true);
+  });
   tracker.widgetAdded.connect((/** @type {any} */ _, /** @type {any} */ panel) => fulfil(panel));
   const look = () => heal().finally(() => setTimeout(look, LOOK_MS));
   look();
