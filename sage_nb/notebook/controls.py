@@ -5,7 +5,7 @@
 | `bool` | a checkbox |
 | `int`, `float` | a box for numbers; with `Annotated[int, Range(1, 10)]`, a slider |
 | `str` | a box for text |
-| `Literal[...]`, an `Enum` | radio buttons, or a list where there are many |
+| `Literal[...]`, an `Enum` | a list to choose from |
 | `list[Literal[...]]`, `list[an Enum]`, or `tuple`, `set` | a list of which several can be chosen |
 | `list[str]`, `list[int]`, `list[float]` | a box for several |
 | `pathlib.Path` | a box for a path, which offers the files there are |
@@ -37,7 +37,6 @@ from sage_nb.notebook.hints import Range
 
 __all__ = ["Control", "as_code", "control_of"]
 
-_RADIO_BUTTONS = 4
 _FILES = 200
 _WIDE = {"description_width": "130px"}
 _TYPES = "bool, int, float, str, Literal, Enum, list, Path, date, datetime, time"
@@ -161,8 +160,7 @@ def _same(value: Any) -> Any:
 def _widget(name: str, kind: Any, hints: tuple[Any, ...]) -> _Made:
     choices = _choices(kind)
     if choices is not None:
-        few = len(choices) <= _RADIO_BUTTONS
-        return (ipywidgets.RadioButtons if few else ipywidgets.Dropdown)(options=choices), _same, _same
+        return ipywidgets.Dropdown(options=choices), _same, _same
     if get_origin(kind) in (list, tuple, set):
         return _several(name, kind)
     if kind in (int, float):

@@ -42,6 +42,9 @@ __all__ = ["Launcher", "launcher"]
 _TARGETS = {"kernel": "This kernel", "processes": "In processes", "ray": "Ray", "server": "Server"}
 _WIDE = {"description_width": "130px"}
 _DOUBLE_CLICK = 0.5
+_SETTLE = 0.1
+"""Seconds between a click and the look at the values: a page holds the newest value of a control back while the one
+before it is under way, and the click overtakes it."""
 
 
 def launcher(build: Callable[..., Any], /, **fixed: Any) -> Launcher:
@@ -220,7 +223,7 @@ class Launcher:
                 ipywidgets.HTML(f"<strong>{html.escape(self._title)}</strong>"),
                 *(control.row for control in self.controls.values()),
                 ipywidgets.HBox([self._target, self._address], layout=ipywidgets.Layout(flex_flow="row wrap")),
-                ipywidgets.HBox([self._button, as_cell]),
+                ipywidgets.HBox([self._button, as_cell], layout=ipywidgets.Layout(margin="0 0 0 134px")),
                 self._said,
                 self._below,
             ]
@@ -268,6 +271,7 @@ class Launcher:
 
     def _work(self) -> None:
         try:
+            time.sleep(_SETTLE)
             with self._pin():
                 self.submit()
         except Exception as exc:  # noqa: BLE001 - it is shown below the form

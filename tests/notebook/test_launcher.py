@@ -71,7 +71,7 @@ def test_every_annotation_has_its_control(shared: Kernel) -> None:
     kinds = shared.run("print({name: type(one.widget).__name__ for name, one in form.controls.items()})").stdout
     assert kinds.strip() == str(
         {
-            "n": "IntSlider", "factor": "FloatText", "mode": "RadioButtons", "color": "RadioButtons",
+            "n": "IntSlider", "factor": "FloatText", "mode": "Dropdown", "color": "Dropdown",
             "parts": "SelectMultiple", "file": "Combobox", "day": "DatePicker", "name": "Text", "limit": "IntText",
             "loud": "Checkbox",
         }
