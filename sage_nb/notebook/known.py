@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.log import LogLine
@@ -135,7 +135,10 @@ class Known:
         found = {one.uuid: one for one in self._here()}
         if self.client is not None:
             self._look()
-            found = {one.uuid: one for one in self._seen if one.client is self.client} | found
+            for one in self._seen:
+                if one.client is self.client:
+                    here = found.get(one.uuid)  # whose record is newer
+                    found[one.uuid] = one if here is None else replace(one, info=here.info, held=here.held)
         return sorted(found.values(), key=_began, reverse=True)
 
     def _look(self) -> None:

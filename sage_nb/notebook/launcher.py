@@ -223,7 +223,7 @@ class Launcher:
                 ipywidgets.HTML(f"<strong>{html.escape(self._title)}</strong>"),
                 *(control.row for control in self.controls.values()),
                 ipywidgets.HBox([self._target, self._address], layout=ipywidgets.Layout(flex_flow="row wrap")),
-                ipywidgets.HBox([self._button, as_cell], layout=ipywidgets.Layout(margin="0 0 0 134px")),
+                ipywidgets.HBox([self._button, as_cell], layout=ipywidgets.Layout(margin="0 0 0 138px")),
                 self._said,
                 self._below,
             ]

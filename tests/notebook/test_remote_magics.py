@@ -16,7 +16,7 @@ from sage_nb.remote.access import Notice
 from sage_nb.remote.daemon import restart_background, start_background
 from sage_nb.remote.settings import Settings
 from tests.kernels import Kernel, Reply
-from tests.notebook.test_magics import PARTS, WIDGET, snapshots_of, usage_error
+from tests.notebook.test_magics import PARTS, WIDGET, rows_of, snapshots_of, usage_error
 from tests.servers import own_folders
 from tests.support import until
 
@@ -288,6 +288,24 @@ def test_an_attached_job_is_owned_by_its_kernel(shared: Kernel, client: JobManag
     assert client.get_job_status(client.list_jobs()[-1]["uuid"])["owner"]
     shared.run(ENDLESS)
     assert client.get_job_status(client.list_jobs()[-1]["uuid"])["owner"] is None
+
+
+def test_the_table_of_jobs_is_live_for_those_of_a_server_too(shared: Kernel, client: JobManagerClient) -> None:
+    """Also for one that nobody here holds, and a click on Stop stops it."""
+    shared.run(ENDLESS, cell_id="tabled")
+    uuid = client.list_jobs()[-1]["uuid"]
+    shared.run("del job, env")
+    shared.run("%sage_connect server")
+    table = shared.run("%sage_jobs")
+    shared.run("%%sage_submit after --wait -o after\nenv.from_batch([1]).print()")
+    shared.until(lambda: any(rows[0]["name"] == "after" for rows in rows_of(shared, table)))
+    row = next(row for row in rows_of(shared, table)[-1] if row["uuid"] == uuid)
+    assert (row["where"], row["status"], row["number"]) == ("server", "running", client.list_jobs()[-2]["number"])
+    comm = table.displays[0][WIDGET]["model_id"]
+    shared.wait(shared.send_comm(comm, {"method": "custom", "content": {"command": "stop", "job": uuid}}))
+    until(lambda: client.get_job_status(uuid)["status"] == "stopped")
+    shared.until(lambda: WIDGET not in shown(shared, table)[-1])
+    assert "not connected" in shared.run("%sage_connect --off\n%sage_connect").stdout
 
 
 def test_a_job_that_waits_for_a_runner_says_how_many_come_before_it(shared: Kernel) -> None:
