@@ -48,6 +48,8 @@ _HOME = {
     "sage_nb.jobs.info": ("JobInfo",),
     "sage_nb.jobs.job": ("Job",),
     "sage_nb.jobs.manager": ("JobManager",),
+    "sage_nb.notebook.hints": ("Range",),
+    "sage_nb.notebook.launcher": ("launcher",),
     "sage_nb.pipeline.context": ("call_service", "call_service_async"),
     "sage_nb.pipeline.functions": (
         "BaseCoMapFunction",
@@ -95,6 +97,8 @@ if TYPE_CHECKING:
     from sage_nb.jobs.info import JobInfo as JobInfo
     from sage_nb.jobs.job import Job as Job
     from sage_nb.jobs.manager import JobManager as JobManager
+    from sage_nb.notebook.hints import Range as Range
+    from sage_nb.notebook.launcher import launcher as launcher
     from sage_nb.pipeline.context import call_service as call_service
     from sage_nb.pipeline.context import call_service_async as call_service_async
     from sage_nb.pipeline.functions import *  # noqa: F403

@@ -37,11 +37,15 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command and its options. Ends the program with 2 where they make no sense, and with 0 after `--help`."""
-    args, unknown = _parser().parse_known_args(arguments)
+    top = _parser()
+    args, unknown = top.parse_known_args(arguments)
+    if not unknown and not hasattr(args, "call"):
+        top.print_help()
+        sys.exit(0)
     if unknown:
         from sage_nb.pipeline.spelling import nearest
 
-        parser: Parser = args.parser
+        parser: Parser = getattr(args, "parser", top)
         near = nearest(unknown[0].partition("=")[0], parser.options())
         hint = f"; did you mean {near}" if near else ""
         kind = "option" if unknown[0].startswith("-") else "use for"
@@ -56,7 +60,7 @@ def _parser() -> Parser:
         epilog="Exit codes: 0; 1 if it could not be done; 2 if it makes no sense; 3 if status finds no server.",
     )
     top.add_argument("--version", action="version", version=f"sage-nb {__version__}")
-    groups = top.add_subparsers(metavar="COMMAND", required=True)
+    groups = top.add_subparsers(metavar="COMMAND")
     _servers(groups.add_parser("jobmanager", help="start, stop, restart a JobManager server; its status"))
     _jobs(groups.add_parser("job", help="list, show, watch, stop, ... the jobs of a server"))
     _run(groups.add_parser("run", help="run a script, and wait for the jobs that it submits"))
@@ -134,7 +138,7 @@ def _where(parser: Parser) -> None:
 
 
 def _one_job(parser: Parser) -> None:
-    parser.add_argument("job", metavar="JOB", help="its number, its id, or the beginning of its id")
+    parser.add_argument("job", metavar="JOB", help="its number, its name, its id, or the beginning of its id")
 
 
 def _lines(parser: Parser) -> None:
@@ -143,7 +147,10 @@ def _lines(parser: Parser) -> None:
 
 
 def _jobs(parser: Parser) -> None:
-    parser.description = "The jobs of a JobManager server. JOB is a job's number, its id, or the beginning of its id."
+    parser.description = (
+        "The jobs of a JobManager server. JOB is a job's number, its name (the newest of that name), its id, or the "
+        "beginning of its id."
+    )
     add = _adder(parser)
     listing = add("list", "jobs:list_jobs", "list the jobs, the newest last", _where, _json)
     listing.add_argument("-n", type=int, metavar="N", help="the last N only")

@@ -25,9 +25,10 @@ from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
 from sage_nb.engine.failure import safe_str, safe_text
 from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.stages import Plan
-from sage_nb.errors import JobNotFoundError, JobStateError
+from sage_nb.errors import JobStateError
 from sage_nb.jobs.announcing import announce
 from sage_nb.jobs.describe import Describer
+from sage_nb.jobs.finding import find_job
 from sage_nb.jobs.info import EndedDispatcher, JobInfo
 from sage_nb.jobs.job import Job
 from sage_nb.pipeline.graph import Operator
@@ -164,21 +165,10 @@ class JobManager:
     # Finding
 
     def find(self, job: Job | str) -> JobInfo:
-        """The record of a job, by handle, uuid, or a beginning of the uuid that no other has.
-
-        Raises `JobNotFoundError`.
-        """
-        key = str(job)
-        info = self._infos.get(key)
-        if info is not None:
-            return info
-        found = [info for uid, info in list(self._infos.items()) if key and uid.startswith(key)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            some = ", ".join(info.uuid[:13] for info in found[:4])
-            raise JobNotFoundError(f"{len(found)} jobs begin with {key!r}: {some}; give more of the id")
-        raise JobNotFoundError(f"no job goes by {key!r}; list_jobs() or %sage_jobs shows those there are")
+        """The record of a job, by handle, uuid, name (the newest of that name), or a beginning of the uuid that no
+        other has. Raises `JobNotFoundError`."""
+        advice = "list_jobs() or %sage_jobs shows those there are"
+        return find_job(str(job), dict(self._infos), lambda info: info.name, advice=advice)
 
     def get_job(self, job: Job | str) -> Job | None:
         """The handle of a job that runs, or that somebody still holds; None of one of which only the record is left."""

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from contextlib import nullcontext
 from typing import Any
 
 from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import use_thread_context
+from sage_nb.jobs.submitting import SubmittingEnvironment
+from sage_nb.notebook.completion import Completion
+from sage_nb.notebook.declared import environment_html, environment_text
 from sage_nb.notebook.html import render_explanation
 from sage_nb.notebook.kernel import current_cell, mark_cell, pin_threads
 from sage_nb.notebook.known import Known
 from sage_nb.notebook.magics import SageMagics
 from sage_nb.notebook.servers import ServerMagics
 from sage_nb.notebook.view import show_job
+from sage_nb.pipeline.spelling import nearest
 
-__all__ = ["load", "unload"]
+__all__ = ["load", "loaded", "unload"]
+
+_MAGIC = re.compile(r"^[ \t]*(%%?)(sage_?\w+)", re.MULTILINE)
 
 
 class _Loaded:
@@ -23,18 +31,34 @@ class _Loaded:
 
     def __init__(self, shell: Any) -> None:
         self.shell = shell
-        known = Known()
+        self.known = known = Known()
         self.magics = SageMagics(shell, known)
         shell.register_magics(self.magics, ServerMagics(shell, known))
+        self.completion = Completion(shell, known).match
+        shell.Completer.custom_matchers.append(self.completion)
         shell.events.register("pre_run_cell", self.before_cell)
         shell.events.register("post_run_cell", self.after_cell)
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
-        shell.display_formatter.formatters["text/html"].for_type(Explanation, render_explanation)
+        html, text = (shell.display_formatter.formatters[mime] for mime in ("text/html", "text/plain"))
+        html.for_type(Explanation, render_explanation)
+        html.for_type(SubmittingEnvironment, environment_html)
+        text.for_type(SubmittingEnvironment, lambda env, printer, cycle: printer.text(environment_text(env)))
         use_thread_context(lambda: pin_threads(shell))
 
     def before_cell(self, info: Any) -> None:
         self.magics.raw_cell = info.raw_cell or ""
         mark_cell(running=True)
+        if "%sage" in self.magics.raw_cell:
+            self.hint_at_misspelt()
+
+    def hint_at_misspelt(self) -> None:
+        """Say which magic of ours may have been meant: IPython only says that there is none."""
+        known = self.shell.magics_manager.magics
+        for sign, name in _MAGIC.findall(self.magics.raw_cell):
+            there = known["cell" if sign == "%%" else "line"]
+            ours = [one for one in there if one.startswith("sage_")]
+            if name not in there and (near := nearest(name, ours)) is not None:
+                print(f"sage_nb: there is no {sign}{name}; did you mean {sign}{near}?", file=sys.stderr)
 
     def after_cell(self, _result: Any) -> None:
         mark_cell(running=False)
@@ -45,7 +69,12 @@ class _Loaded:
     def undo(self) -> None:
         use_thread_context(lambda: nullcontext)
         self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
-        self.shell.display_formatter.formatters["text/html"].pop(Explanation, None)
+        html, text = (self.shell.display_formatter.formatters[mime] for mime in ("text/html", "text/plain"))
+        html.pop(Explanation, None)
+        html.pop(SubmittingEnvironment, None)
+        text.pop(SubmittingEnvironment, None)
+        self.shell.Completer.custom_matchers.remove(self.completion)
+        self.shell.configurables[:] = [one for one in self.shell.configurables if one is not self.magics]
         self.shell.events.unregister("pre_run_cell", self.before_cell)
         self.shell.events.unregister("post_run_cell", self.after_cell)
         for kind in ("line", "cell"):
@@ -55,6 +84,11 @@ class _Loaded:
 
 
 _loaded: dict[int, _Loaded] = {}
+
+
+def loaded(shell: Any) -> _Loaded | None:
+    """What is set up in a shell."""
+    return _loaded.get(id(shell))
 
 
 def load(shell: Any) -> None:

@@ -57,12 +57,12 @@ def render_html(snapshot: JobSnapshot) -> str:
     return _div("\n".join(parts), _FRAME)
 
 
-def render_explanation(explanation: Explanation) -> str:
-    """A plan: its picture, in which every box says its stage, above its text."""
+def render_explanation(explanation: Explanation, *, more: str = "") -> str:
+    """A plan: its picture, in which every box says its stage, above its text, which `more` ends."""
     stages = {name: stage.number for stage in explanation.stages for name in stage.operators}
     operators = explanation.snapshot.operators
     said = {op.id: f"stage {stages[op.name]}" if op.name in stages else "" for op in operators}
-    parts = [*([_picture(explanation.snapshot, said)] if operators else []), _pre(_lines(str(explanation)))]
+    parts = [*([_picture(explanation.snapshot, said)] if operators else []), _pre(_lines(str(explanation) + more))]
     return _div("\n".join(parts), _FRAME)
 
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.log import LogLine
-from sage_nb.errors import JobNotFoundError, PipelineError, ServerError
+from sage_nb.errors import JobNotFoundError, PipelineError, ServerError, ServerUnreachableError
+from sage_nb.jobs.finding import find_job
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import JobManager, default_manager
@@ -21,8 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Known", "address_in"]
 
-_NUMBERS = 6
-"""What has more digits is the beginning of a uuid."""
+_PATIENCE = 1.8
+"""Seconds within which a server has to list its jobs for a person who waits."""
+_BLINK = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ class Known:
     def __init__(self) -> None:
         self.client: JobManagerClient | None = None
         """The server that it is connected to."""
+        self._seen: list[Found] = []
+        """The jobs that it listed last."""
+        self._asking: Future[list[dict[str, Any]]] | None = None
 
     @property
     def manager(self) -> JobManager:
@@ -96,27 +104,21 @@ class Known:
         return found
 
     def find(self, word: Job | str) -> Found:
-        """A job, by handle, uuid, number on the server, or a beginning of the uuid that no other has.
+        """A job, by handle, uuid, number on the server, name (the newest of that name), or a beginning of the uuid that
+        no other has.
 
-        Raises `JobNotFoundError`, and what a client does where the server does not answer.
+        Raises `JobNotFoundError`, and what a client does where the server does not answer and nothing here is meant.
         """
-        key = str(word)
         here = {found.uuid: found for found in self._here()}
-        if key in here:
-            return here[key]
-        found = here | {one.uuid: one for one in self._there()}
-        if key.isdecimal() and len(key) <= _NUMBERS:
-            for one in found.values():
-                if one.number == int(key):
-                    return one
-        matches = [one for uuid, one in found.items() if key and uuid.startswith(key)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            some = ", ".join(one.uuid[:13] for one in matches[:4])
-            raise JobNotFoundError(f"{len(matches)} jobs begin with {key!r}: {some}; give more of the id")
-        place = f" here or on {self.where}" if self.client is not None else ""
-        raise JobNotFoundError(f"no job goes by {key!r}{place}; %sage_jobs shows those there are")
+        if str(word) in here:
+            return here[str(word)]
+        try:
+            return _named(word, here | {one.uuid: one for one in self._there()}, self.where)
+        except ServerError as exc:
+            try:
+                return _named(word, here)
+            except JobNotFoundError:
+                raise exc from None
 
     def all(self) -> tuple[list[Found], str | None]:
         """All jobs, the oldest first, and why those of the server are not among them."""
@@ -125,7 +127,35 @@ class Known:
             found |= {one.uuid: one for one in self._there()}
         except ServerError as exc:
             why = str(exc)
-        return sorted(found.values(), key=lambda one: one.info.start_time or one.info.last_update), why
+        return sorted(found.values(), key=_began), why
+
+    def at_hand(self) -> list[Found]:
+        """The jobs that are known without waiting for anybody, the newest first: of the server, those that it lists
+        within a blink, or else those that it listed last."""
+        found = {one.uuid: one for one in self._here()}
+        if self.client is not None:
+            self._look()
+            for one in self._seen:
+                if one.client is self.client:
+                    here = found.get(one.uuid)  # whose record is newer
+                    found[one.uuid] = one if here is None else replace(one, info=here.info, held=here.held)
+        return sorted(found.values(), key=_began, reverse=True)
+
+    def _look(self) -> None:
+        """Ask the server for its jobs, and wait for a blink. One question is under way at a time."""
+        from sage_nb.remote.portal import portal
+
+        assert self.client is not None
+        client, where = self.client, self.where
+        if self._asking is None or self._asking.done():
+
+            def take(answer: Future[list[dict[str, Any]]]) -> None:
+                if not answer.cancelled() and answer.exception() is None and self.client is client:
+                    self._seen = [_found_there(status, where, client) for status in answer.result()]
+
+            self._asking = portal.run(client.aio.list_jobs())
+            self._asking.add_done_callback(take)
+        wait_for([self._asking], _BLINK)
 
     def _here(self) -> Iterator[Found]:
         """The kernel's jobs, and those of servers that somebody in the kernel holds a handle on."""
@@ -135,15 +165,45 @@ class Known:
         for job in attaching.handles() if attaching is not None else ():
             yield Found(job.info, where=_server_of(job), held=job)
 
-    def _there(self) -> Iterator[Found]:
-        """The jobs of the server that the notebook is connected to."""
+    def _there(self) -> list[Found]:
+        """The jobs of the server that the notebook is connected to, if it answers soon: a person waits for a table."""
         if self.client is None:
-            return
-        from sage_nb.remote.attaching import handle_of, info_of
+            return []
+        from sage_nb.remote.portal import portal, wait
 
-        for status in self.client.list_jobs():
-            info = info_of(status)
-            yield Found(info, self.where, status["number"], handle_of(info.uuid), self.client)
+        try:
+            listed = wait(portal.run(self.client.aio.list_jobs()), _PATIENCE)
+        except FutureTimeout:
+            raise ServerUnreachableError(
+                f"no JobManager server answers at {self.where} within {_PATIENCE:g} s; "
+                "%sage_server status says more of one on this machine"
+            ) from None
+        self._seen = [_found_there(status, self.where, self.client) for status in listed]
+        return self._seen
+
+
+def _found_there(status: dict[str, Any], where: str | None, client: JobManagerClient) -> Found:
+    from sage_nb.remote.attaching import handle_of, info_of
+
+    info = info_of(status)
+    return Found(info, where, status["number"], handle_of(info.uuid), client)
+
+
+def _named(word: Job | str, jobs: dict[str, Found], where: str | None = None) -> Found:
+    place = f" here or on {where}" if where else ""
+    by_age = {one.uuid: one for one in sorted(jobs.values(), key=_began)}
+    return find_job(
+        str(word),
+        by_age,
+        lambda one: one.info.name,
+        lambda one: one.number,
+        nobody=f"no job goes by {{word!r}}{place}",
+        advice="%sage_jobs shows those there are",
+    )
+
+
+def _began(one: Found) -> float:
+    return one.info.start_time or one.info.last_update
 
 
 def address_in(namespace: dict[str, Any], word: str) -> str:

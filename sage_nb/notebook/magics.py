@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import argparse
 import keyword
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
+import traitlets
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 from IPython.core.magic_arguments import MagicArgumentParser, argument, magic_arguments
 
-from sage_nb.engine.dispatcher import ENDED
+from sage_nb.engine.dispatcher import ENDED, Cleanup
 from sage_nb.errors import SageError
 from sage_nb.jobs.environment import LocalEnvironment
 from sage_nb.jobs.job import INTERRUPT_GRACE, Job
-from sage_nb.jobs.submitting import SubmittingEnvironment
+from sage_nb.jobs.submitting import BACKENDS, SubmittingEnvironment
 from sage_nb.notebook.cells import run_body
 from sage_nb.notebook.headless import wait_at_cell_end
 from sage_nb.notebook.kernel import Cell, current_cell
 from sage_nb.notebook.known import Found, Known, address_in
-from sage_nb.notebook.listing import jobs_bundle
 from sage_nb.notebook.replacing import Shown
+from sage_nb.notebook.settings import settings
+from sage_nb.notebook.table import show_jobs
 from sage_nb.notebook.view import show_job, static_bundle
 from sage_nb.pipeline.spelling import nearest
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["SageMagics", "arguments", "check_output", "output_argument"]
 
 _T = TypeVar("_T")
+CLEANUPS = get_args(Cleanup)
 
 
 def arguments(magic: Any, line: str) -> argparse.Namespace:
@@ -46,21 +50,37 @@ def arguments(magic: Any, line: str) -> argparse.Namespace:
     try:
         args: argparse.Namespace = parser.parse_argstring(line)
     except UsageError as exc:
-        raise UsageError(f"%{magic.__name__}: {exc}; %{magic.__name__}? shows the options") from None
-    return args
+        near = _near_choice(parser, str(exc))
+        hint = f"did you mean {near}?" if near else f"%{magic.__name__}? shows the options"
+        raise UsageError(f"%{magic.__name__}: {exc}; {hint}") from None
+    return argparse.Namespace(**{name: _unquoted(value) for name, value in vars(args).items()})
+
+
+def _unquoted(value: Any) -> Any:
+    """A word without the quotes around it, which IPython leaves there."""
+    quoted = isinstance(value, str) and len(value) > 2 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
+
+
+def _near_choice(parser: MagicArgumentParser, message: str) -> str | None:
+    """Where the parser says that a word is none of the choices, the one that is most like it."""
+    found = re.search(r"invalid choice: '(.*?)'", message)
+    choices = [str(choice) for action in parser._actions for choice in action.choices or ()]
+    return nearest(found[1], choices) if found else None
 
 
 def _submit_options(fn: Any) -> Any:
-    for decorate in (
+    options = (
         argument("--wait", action="store_true", help="return when the job and its cleanup are done"),
         argument("--timeout", type=float, metavar="S", help="stop the job after S seconds; it fails with JobTimeout"),
         argument(
             "--cleanup",
-            choices=("always", "on_success", "never"),
-            default="always",
-            help="when to stop services; those that are kept run until %%sage_stop",
+            choices=CLEANUPS,
+            metavar="P",
+            help="when to stop services: always (usual), on_success, or never; those that are kept run until "
+            "%%sage_stop",
         ),
-        argument("--backend", metavar="B", help="how to run it: threads, processes or ray"),
+        argument("--backend", metavar="B", help="how to run it: threads (usual), processes or ray"),
         argument("--remote", metavar="HOST:PORT", help="run it on the JobManager server there, or in that variable"),
         argument("--local", action="store_true", help="run it in the kernel, also while connected to a server"),
         argument(
@@ -68,9 +88,19 @@ def _submit_options(fn: Any) -> Any:
             action="store_true",
             help="have the server stop it when this kernel has been gone for a minute; else it outlives the kernel",
         ),
+        argument(
+            "-i",
+            "--input",
+            dest="inputs",
+            action="append",
+            metavar="VAR",
+            help="variables that the cell takes, as in -i x,y: nothing starts, and nothing is stopped, where one of "
+            "them is not there, or cannot travel to where the job runs",
+        ),
         output_argument("keep the Job in this variable, also where it fails"),
-    ):
-        fn = decorate(fn)
+    )
+    for option in reversed(options):  # as decorators that stand below each other
+        fn = option(fn)
     return fn
 
 
@@ -85,17 +115,37 @@ def check_output(magic: str, name: str | None) -> None:
         raise UsageError(f"%{magic}: -o takes the name of a variable, not {name!r}")
 
 
+_ID = "a variable, a name, an id, the beginning of one, or the job's number on the server"
+
+
 @magics_class
 class SageMagics(Magics):
-    """The magics of sage_nb."""
+    """The magics for jobs, and what a person can set for all of them."""
 
     shell: Any
+    backend = traitlets.Enum(
+        BACKENDS, "threads", help="How %%sage_submit runs a job in the kernel where the cell gives no --backend."
+    ).tag(config=True)
+    cleanup = traitlets.Enum(
+        CLEANUPS, "always", help="When services are stopped where the cell gives no --cleanup."
+    ).tag(config=True)
+    jobs_shown = traitlets.Int(50, min=1, help="How many jobs %sage_jobs lists, the newest first.").tag(config=True)
+    notify_after = traitlets.Float(
+        settings.notify_after,
+        min=0,
+        allow_none=True,
+        help="Seconds that a job has to run for its end to be told by a notification of the browser; None for never.",
+    ).tag(config=True)
 
     def __init__(self, shell: Any, known: Known) -> None:
         super().__init__(shell)
         self.raw_cell = ""
         self._known = known
         self._shown = Shown()
+
+    @traitlets.observe("notify_after")
+    def _set_notify_after(self, change: Any) -> None:
+        settings.notify_after = change.new
 
     @magic_arguments()
     @_submit_options
@@ -110,13 +160,16 @@ class SageMagics(Magics):
             %%sage_submit squares
             env.from_batch(range(10)).map(lambda x: x * x).show("squares")
 
-        The cell returns at once and the view below it goes on. Running the cell again first stops and cleans its
-        job. Where nobody watches (nbclient, papermill, a terminal) the cell waits, and fails where the job fails.
+        The cell returns at once and the view below it goes on. Running the cell
+        again first stops and cleans its job. Where nobody watches (nbclient,
+        papermill, a terminal) the cell waits, and fails where the job fails.
 
-        With `--remote HOST:PORT`, or once `%sage_connect` has connected the notebook, it runs on a JobManager server,
-        and outlives the kernel: `%sage_attach` shows it again.
+        With `--remote HOST:PORT`, or once `%sage_connect` has connected the
+        notebook, it runs on a JobManager server, and outlives the kernel:
+        `%sage_attach` shows it again.
 
-        As a line magic, `%sage_submit ENV` submits the environment in the variable ENV.
+        As a line magic, `%sage_submit ENV` submits the environment in the variable
+        ENV. `%config SageMagics` shows what holds where no option is given.
         """
         __tracebackhide__ = True
         args = arguments(self.sage_submit, line)
@@ -124,9 +177,12 @@ class SageMagics(Magics):
         here = current_cell(self.shell)
         try:
             self._check_place(args, cell)
+            env = self._named_environment(args.name) if cell is None else None
+            self._check_inputs(args, env)
             self._shown.replace(here)
-            env = self._named_environment(args.name) if cell is None else self._declare(args, cell)
-            job = env._submit(args.wait, args.timeout, args.cleanup)
+            if env is None:
+                env = self._declare(args, cell or "")
+            job = env._submit(args.wait, args.timeout, args.cleanup or self.cleanup)
         except SageError as exc:
             raise UsageError(self._one_line(exc)) from None
         try:
@@ -136,26 +192,27 @@ class SageMagics(Magics):
             raise
 
     @magic_arguments()
-    @argument("job", metavar="ID", help="a variable, an id, the beginning of one, or the job's number on the server")
+    @argument("job", metavar="ID", help=_ID)
     @argument("server", nargs="?", metavar="HOST:PORT", help="the server, or a variable with its address")
     @output_argument("keep the Job in this variable")
     @line_magic
     def sage_attach(self, line: str) -> None:
-        """Show a job of a JobManager server, from its start on: one that runs, live, or one that has ended.
+        """Show a job of a JobManager server, from its start on, live where it runs.
 
             %sage_attach ID [HOST:PORT]
 
-        The server is the one that `%sage_connect` has connected the notebook to, or else the one on this machine. The
-        job is left alone, whatever becomes of this cell. Where nobody watches, the cell waits for the job's end, and
-        fails where the job fails.
+        The server is the one that `%sage_connect` has connected the notebook to,
+        or else the one on this machine. The job is left alone, whatever becomes of
+        this cell. Where nobody watches, the cell waits for the job's end, and fails
+        where the job fails.
         """
         __tracebackhide__ = True
         args = arguments(self.sage_attach, line)
         check_output("sage_attach", args.output)
         here = current_cell(self.shell)
-        held = self.shell.user_ns.get(args.job)
+        held = self._held(args.job)
         try:
-            job = self._server(args.server).attach(held if isinstance(held, (Job, str)) else args.job)
+            job = self._server(args.server).attach(held)
         except SageError as exc:
             raise UsageError(f"%sage_attach: {exc}") from None
         self._shown.replace(here, spare=job.uuid)
@@ -190,11 +247,33 @@ class SageMagics(Magics):
         if args.attached and (args.local or not (args.remote or self._known.client)):
             raise UsageError("%sage_submit: --attached is for a job of a server: give --remote HOST:PORT as well")
 
+    def _runs_here(self, args: argparse.Namespace) -> bool:
+        return bool(args.local or not (args.remote or self._known.client))
+
+    def _check_inputs(self, args: argparse.Namespace, env: SubmittingEnvironment | None) -> None:
+        """Raise where a variable of `-i` is not there, or cannot travel to where the job runs."""
+        names = [name for given in args.inputs or () for name in given.split(",") if name]
+        there = self.shell.user_ns
+        for name in names:
+            if name not in there:
+                near = nearest(name, [key for key in there if key[:1] != "_"])
+                hint = f"did you mean {near}?" if near else "run the cell that defines it first"
+                raise UsageError(f"%sage_submit: -i: {name} is not defined; {hint}")
+        if env is None:
+            stays = self._runs_here(args) and (args.backend or self.backend) == "threads"
+        else:
+            stays = isinstance(env, LocalEnvironment) and env.backend == "threads"
+        if names and not stays:
+            from sage_nb.engine.shipping import dumps
+
+            values = {name: there[name] for name in names}
+            dumps(values, parts={f"what takes {name!r}": value for name, value in values.items()})
+
     def _environment(self, args: argparse.Namespace) -> SubmittingEnvironment:
         """A fresh one, where the job is to run."""
         name = args.name or "pipeline"
-        if args.local or not (args.remote or self._known.client):
-            return LocalEnvironment(name, backend=args.backend or "threads")
+        if self._runs_here(args):
+            return LocalEnvironment(name, backend=args.backend or self.backend)
         from sage_nb.remote.environment import RemoteEnvironment
 
         address = self._server(args.remote)._address
@@ -243,16 +322,20 @@ class SageMagics(Magics):
         return f"{message} ({describe_site(at)})" if at is not None and at.lineno > 1 else message
 
     @magic_arguments()
+    @argument("-n", type=int, metavar="N", help="list the newest N, else %%config SageMagics.jobs_shown of them")
     @line_magic
     def sage_jobs(self, line: str) -> None:
-        """List the jobs of this kernel, those that run and those that have ended, and those of the server that
-        `%sage_connect` has connected the notebook to."""
-        arguments(self.sage_jobs, line)
-        found, why_not = self._known.all()
-        self.shell.display_pub.publish(data=jobs_bundle(found, why_not))
+        """List the jobs of this kernel and, once `%sage_connect` has connected the
+        notebook, of the server, the newest first. The table is live while jobs run.
+        """
+        args = arguments(self.sage_jobs, line)
+        if args.n is not None and args.n < 1:
+            raise UsageError(f"%sage_jobs: -n is a number of jobs, 1 or more, not {args.n}")
+        live, limit = current_cell(self.shell).watched, args.n or self.jobs_shown
+        show_jobs(self._known, limit, self.shell, live=live, cells=self._shown.cells)
 
     @magic_arguments()
-    @argument("job", metavar="ID", help="a variable, an id, the beginning of one, or the job's number on the server")
+    @argument("job", metavar="ID", help=_ID)
     @line_magic
     def sage_job(self, line: str) -> None:
         """Show a job: live where it runs, as it ended otherwise."""
@@ -266,9 +349,7 @@ class SageMagics(Magics):
 
     @magic_arguments()
     @argument("--all", action="store_true", help="stop every job that runs in this kernel")
-    @argument(
-        "job", nargs="?", metavar="ID", help="a variable, an id, the beginning of one, or its number on the server"
-    )
+    @argument("job", nargs="?", metavar="ID", help=_ID)
     @line_magic
     def sage_stop(self, line: str) -> None:
         """Stop a job, and wait until it is cleaned up."""
@@ -289,7 +370,7 @@ class SageMagics(Magics):
 
     @magic_arguments()
     @argument("-n", type=int, default=100, metavar="N", help="show the last N lines, 100 unless given")
-    @argument("job", metavar="ID", help="a variable, an id, the beginning of one, or the job's number on the server")
+    @argument("job", metavar="ID", help=_ID)
     @line_magic
     def sage_logs(self, line: str) -> None:
         """Show the last lines of a job's log."""
@@ -301,9 +382,15 @@ class SageMagics(Magics):
         print("\n".join(map(str, lines)) if lines else f"{found.info.name} {found.uuid[:8]} has logged nothing")
 
     def _find(self, magic: str, word: str) -> Found:
-        """The job in the variable `word`, or with that id, beginning of one, or number. Raises `UsageError`."""
+        """The job in the variable `word`, or with that name, id, beginning of one, or number. Raises `UsageError`."""
+        return self._asked(magic, lambda: self._known.find(self._held(word)))
+
+    def _held(self, word: str) -> Job | str:
+        """What the variable `word` says of a job: itself, its uuid, its environment; else the word, without quotes."""
         value = self.shell.user_ns.get(word)
-        return self._asked(magic, lambda: self._known.find(value if isinstance(value, Job) else word))
+        if isinstance(value, SubmittingEnvironment) and value.job is not None:
+            return value.job
+        return value if isinstance(value, (Job, str)) else word
 
     @staticmethod
     def _asked(magic: str, question: Callable[[], _T]) -> _T:

@@ -35,12 +35,13 @@ class ServerMagics(Magics):
     @argument("--off", action="store_true", help="run in the kernel again what the cells submit")
     @line_magic
     def sage_connect(self, line: str) -> None:
-        """Connect this notebook to a JobManager server: from now on `%%sage_submit` runs there.
+        """Connect this notebook to a JobManager server: `%%sage_submit` runs there.
 
             %sage_connect HOST:PORT
 
-        `%%sage_submit --local` runs one cell in the kernel all the same, `%sage_connect --off` all that follow. Alone,
-        `%sage_connect` says where the notebook is connected to.
+        `%%sage_submit --local` runs one cell in the kernel all the same,
+        `%sage_connect --off` all that follow. Alone, `%sage_connect` says where the
+        notebook is connected to.
         """
         args = arguments(self.sage_connect, line)
         if args.off and (args.server or args.token_file):
@@ -80,27 +81,33 @@ class ServerMagics(Magics):
     @argument(
         "what", nargs="?", default="status", choices=("start", "stop", "status"), help="what to do; say how it is"
     )
+    @argument("at", nargs="?", type=int, metavar="PORT", help="the same as --port")
     @line_magic
     def sage_server(self, line: str) -> None:
-        """Start a JobManager server on this machine, in the background, stop it, or say how it is.
+        """Start a JobManager server on this machine, stop it, or say how it is.
 
             %sage_server start
 
-        It outlives the kernel. `stop` stops its jobs as well, with their cleanup. Without a port, `stop` and `status`
-        mean the server that this notebook has started last, or else the one on port 19001. Alone, `%sage_server` is
+        It runs in the background and outlives the kernel. `stop` stops its jobs as
+        well, with their cleanup.
+        Without a port, `stop` and `status` mean the server that this notebook has
+        started last, or else the one on port 19001. Alone, `%sage_server` is
         `%sage_server status`.
         """
         args = arguments(self.sage_server, line)
         check_output("sage_server", args.output)
+        if args.at is not None and args.port is not None:
+            raise UsageError("%sage_server: give the port once")
+        port = args.at if args.port is None else args.port
         try:
             if args.what == "start":
-                self._start(args.port, args.output)
+                self._start(port, args.output)
             elif args.output:
                 raise UsageError("%sage_server: -o is for start")
             elif args.what == "stop":
-                self._stop(self._port_or(args.port))
+                self._stop(self._port_or(port))
             else:
-                self._status(self._port_or(args.port))
+                self._status(self._port_or(port))
         except SageError as exc:
             raise UsageError(f"%sage_server: {exc}") from None
 

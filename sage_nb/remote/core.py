@@ -21,13 +21,13 @@ from typing import Any, TypeVar
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.errors import (
     ClusterError,
-    JobNotFoundError,
     JobStateError,
     SageError,
     ServerBusyError,
     ServerError,
     WorkerError,
 )
+from sage_nb.jobs.finding import find_job
 from sage_nb.remote.cluster import Cluster
 from sage_nb.remote.history import Entry, History
 from sage_nb.remote.hosted import HostedJob
@@ -305,22 +305,15 @@ class Core:
     # Finding
 
     def find(self, word: str) -> HostedJob:
-        """The job with that uuid, number, or beginning of a uuid that no other has. Raises `JobNotFoundError`."""
-        found = self.jobs.get(word)
-        if found is not None:
-            return found
-        if word.isdecimal() and len(word) < 7:
-            by_number = [job for job in self.jobs.values() if job.entry.number == int(word)]
-            if by_number:
-                return by_number[0]
-        matches = [job for uuid, job in self.jobs.items() if word and uuid.startswith(word)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            some = ", ".join(job.uuid[:13] for job in matches[:4])
-            raise JobNotFoundError(f"{len(matches)} jobs begin with {word!r}: {some}; give more of the id")
-        raise JobNotFoundError(
-            f"the server knows no job {word!r}: a job is its number, its id, or a beginning of its id"
+        """The job with that uuid, number, name (the newest of that name), or beginning of a uuid that no other has.
+        Raises `JobNotFoundError`."""
+        return find_job(
+            word,
+            self.jobs,
+            lambda job: job.entry.name,
+            lambda job: job.entry.number,
+            nobody="the server knows no job {word!r}",
+            advice="a job is its number, its id, a beginning of its id, or its name",
         )
 
     def status(self, job: HostedJob) -> dict[str, Any]:

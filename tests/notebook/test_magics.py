@@ -413,3 +413,129 @@ def test_unload_takes_the_magics_away(kernel: Start) -> None:
     assert "not found" in k.run("%sage_jobs").stderr
     assert k.run("%load_ext sage_nb").status == "ok"
     assert k.run("%sage_jobs").status == "ok"
+
+
+def test_a_name_or_an_environment_means_its_newest_job(shared: Kernel) -> None:
+    for _ in range(2):
+        shared.run("%%sage_submit same --wait -o job\nenv.from_batch([1]).print()")
+    shared.run("%%sage_submit later -o other\nenv.from_source(ticks).show('t')")
+    assert (shared.run("job.uuid[:8]").result or "").strip("'") in shared.run("%sage_stop same").stdout
+    assert "did you mean 'later'?" in usage_error(shared.run("%sage_stop latr"))
+    assert re.match(r"later \w{8} stopped", shared.run("%sage_stop env").stdout)
+    assert shared.run("env.jobmanager.find('same').uuid == job.uuid").result == "True"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("%sage_jbos", "there is no %sage_jbos; did you mean %sage_jobs?"),
+        ("%%sage_sumbit x\nenv.from_batch([1]).print()", "there is no %%sage_sumbit; did you mean %%sage_submit?"),
+        ("%%sage_submit x --cleanup alwyas\nenv.from_batch([1]).print()", "did you mean always?"),
+        ("%sage_jobs -n 0", "-n is a number of jobs, 1 or more, not 0"),
+        ("%sage_server strat", "did you mean start?"),
+        ("%sage_server start 21002 --port 21003", "give the port once"),
+        ("%%sage_submit x -i coutns\nenv.from_batch([1]).print()", "coutns is not defined; did you mean counts?"),
+        ("%%sage_submit x -i no_such\nenv.from_batch([1]).print()", "no_such is not defined; run the cell"),
+        (
+            "%%sage_submit x --backend processes -i counts,gate\nenv.from_batch([1]).print()",
+            "what takes 'gate' cannot run in another process: it is an? .*lock",
+        ),
+    ],
+)
+def test_a_misspelt_word_gets_the_one_that_was_meant(shared: Kernel, code: str, says: str) -> None:
+    shared.run("counts, gate = [1], threading.Lock()")
+    reply = shared.run(code)
+    assert reply.status == "error"
+    assert re.search(says, reply.stderr)
+
+
+def test_what_the_cell_takes_is_checked_before_anything_is_stopped(shared: Kernel) -> None:
+    shared.run(ENDLESS, cell_id="inputs")
+    shared.run(f"{ENDLESS.replace('-o job', '-i ticks,nothing')}", cell_id="inputs")
+    assert shared.run("job.status").result == "'running'"
+    assert shared.run(ENDLESS.replace("-o job", "-o next -i ticks -i time"), cell_id="inputs").status == "ok"
+    assert shared.run("job.status, next.stop().status").result == "('stopped', 'stopped')"
+
+
+def test_config_sets_what_holds_without_an_option(shared: Kernel) -> None:
+    said = shared.run("%config SageMagics").stdout
+    for trait in ("backend", "cleanup", "jobs_shown", "notify_after"):
+        assert f"SageMagics.{trait}=" in said
+    assert max(map(len, said.splitlines())) <= 80
+    shared.run("%config SageMagics.backend = 'processes'\n%config SageMagics.notify_after = 5")
+    shared.run("%%sage_submit there --wait\nenv.from_batch([1]).print()")
+    code = "from sage_nb.notebook.settings import settings\nenv.backend, settings.notify_after"
+    assert shared.run(code).result == "('processes', 5.0)"
+    shared.run("%config SageMagics.backend = 'threads'\n%config SageMagics.notify_after = None")
+    assert shared.run("print(settings.notify_after)").stdout == "None\n"
+
+
+def test_help_fits_eighty_columns(shared: Kernel) -> None:
+    names = [f"sage_{name}" for name in ("submit", "jobs", "job", "stop", "logs", "attach", "connect", "server")]
+    code = f"for name in {names}:\n    print(get_ipython().find_magic(name).__doc__)"
+    said = shared.run(code).stdout
+    assert all(f"%{name}" in said for name in names)
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_an_environment_shows_its_picture_before_it_runs(shared: Kernel) -> None:
+    def shown(code: str) -> dict[str, str]:
+        (result,) = shared.run(code).of("execute_result")
+        data: dict[str, str] = result["data"]
+        return data
+
+    shared.run("mine = LocalEnvironment('mine')")
+    assert "nothing is declared yet; begin with a source" in shown("mine")["text/plain"]
+    shared.run("mine.register_service('clock', Clock); s = mine.from_batch([1]).map(str); s.print()")
+    data = shown("mine")
+    assert data["text/html"].count("<img") == 1
+    assert data["text/plain"].startswith("mine: 3 operators in 1 stage, 1 task")
+    assert data["text/plain"].endswith("Services: clock (Clock)")
+    assert "Services: clock (Clock)" in data["text/html"]
+    assert shown("s")["text/plain"] == "<DataStream behind 'str' of 'mine'>"
+    shared.run("mine.submit(autostop=True);")
+    assert re.search(r"Its latest job: mine \w{8}, completed$", shown("mine")["text/plain"])
+    shared.run("open_end = LocalEnvironment('loop'); open_end.from_future('back').print()")
+    assert "It cannot run yet: " in shown("open_end")["text/plain"]
+
+
+def rows_of(kernel: Kernel, reply: Reply) -> list[list[dict[str, Any]]]:
+    """All that the rows of a table have been."""
+    comm = reply.displays[0][WIDGET]["model_id"]
+    messages = [
+        content
+        for one in kernel.replies.values()
+        for content in one.of("comm_msg")
+        if content["comm_id"] == comm and "rows" in content["data"].get("state", {})
+    ]
+    return [content["data"]["state"]["rows"] for content in messages]
+
+
+def test_the_table_of_jobs_is_live_while_one_runs_and_ends_as_html_and_text(shared: Kernel) -> None:
+    shared.run(ENDLESS.replace("endless", "listed"), cell_id="listed")
+    table = shared.run("%sage_jobs -n 3")
+    assert {WIDGET, "text/html", "text/plain"} <= table.displays[0].keys()
+    shared.until(lambda: any(rows[0]["items"] for rows in rows_of(shared, table)))
+    (row, *others) = rows_of(shared, table)[-1]
+    assert (row["name"], row["status"], row["where"], row["cell"]) == ("listed", "running", "kernel", "listed")
+    assert len(others) == 2
+    comm = table.displays[0][WIDGET]["model_id"]
+    content = {"command": "stop", "job": row["uuid"]}
+    shared.wait(shared.send_comm(comm, {"method": "custom", "content": content}))
+    (shown,) = [outputs for outputs in shared.displays.values() if outputs[0] == table.displays[0]]
+    shared.until(lambda: WIDGET not in shown[-1])
+    assert rows_of(shared, table)[-1][0]["status"] == "stopped"
+    assert re.search(r"listed +stopped", shown[-1]["text/plain"])
+    assert "more before them: %sage_jobs -n" in shown[-1]["text/plain"]
+    assert shared.run("leftovers()").result == "[]"
+    assert WIDGET not in shared.run("%sage_jobs").displays[0]
+
+
+def test_the_newest_table_is_the_live_one(shared: Kernel) -> None:
+    shared.run(ENDLESS, cell_id="tables")
+    first = shared.run("%sage_jobs")
+    second = shared.run("%sage_jobs")
+    (shown,) = [outputs for outputs in shared.displays.values() if outputs[0] == first.displays[0]]
+    shared.until(lambda: WIDGET not in shown[-1])
+    shared.until(lambda: bool(rows_of(shared, second)))
+    shared.run("job.stop();")

@@ -16,7 +16,7 @@ from sage_nb.remote.access import Notice
 from sage_nb.remote.daemon import restart_background, start_background
 from sage_nb.remote.settings import Settings
 from tests.kernels import Kernel, Reply
-from tests.notebook.test_magics import PARTS, WIDGET, snapshots_of, usage_error
+from tests.notebook.test_magics import PARTS, WIDGET, rows_of, snapshots_of, usage_error
 from tests.servers import own_folders
 from tests.support import until
 
@@ -290,6 +290,24 @@ def test_an_attached_job_is_owned_by_its_kernel(shared: Kernel, client: JobManag
     assert client.get_job_status(client.list_jobs()[-1]["uuid"])["owner"] is None
 
 
+def test_the_table_of_jobs_is_live_for_those_of_a_server_too(shared: Kernel, client: JobManagerClient) -> None:
+    """Also for one that nobody here holds, and a click on Stop stops it."""
+    shared.run(ENDLESS, cell_id="tabled")
+    uuid = client.list_jobs()[-1]["uuid"]
+    shared.run("del job, env")
+    shared.run("%sage_connect server")
+    table = shared.run("%sage_jobs")
+    shared.run("%%sage_submit after --wait -o after\nenv.from_batch([1]).print()")
+    shared.until(lambda: any(rows[0]["name"] == "after" for rows in rows_of(shared, table)))
+    row = next(row for row in rows_of(shared, table)[-1] if row["uuid"] == uuid)
+    assert (row["where"], row["status"], row["number"]) == ("server", "running", client.list_jobs()[-2]["number"])
+    comm = table.displays[0][WIDGET]["model_id"]
+    shared.wait(shared.send_comm(comm, {"method": "custom", "content": {"command": "stop", "job": uuid}}))
+    until(lambda: client.get_job_status(uuid)["status"] == "stopped")
+    shared.until(lambda: WIDGET not in shown(shared, table)[-1])
+    assert "not connected" in shared.run("%sage_connect --off\n%sage_connect").stdout
+
+
 def test_a_job_that_waits_for_a_runner_says_how_many_come_before_it(shared: Kernel) -> None:
     for number in range(9):
         shared.run(ENDLESS.replace("endless", f"one{number}").replace("-o job", f"-o job{number}"))
@@ -364,16 +382,14 @@ def test_a_server_is_started_told_of_and_stopped_from_a_cell(kernel: Start, home
     mine = re.fullmatch(r"a JobManager server runs at (127\.0\.0\.1:(\d+)) \(process \d+\)\n", said)
     assert mine is not None
     assert k.run("mine").result == repr(mine[1])
-    again = k.run(f"%sage_server start --port {mine[2]}").stdout
+    again = k.run(f"%sage_server start {mine[2]}").stdout
     assert again == said.replace("runs at", "runs already at")
     k.restart()
     k.run("%load_ext sage_nb")
     assert re.match(
         rf"{mine[1]} \(process \d+\), up .*: sage_nb", k.run(f"%sage_server status --port {mine[2]}").stdout
     )
-    assert k.run(f"%sage_server stop --port {mine[2]}").stdout.startswith(
-        f"the JobManager server at {mine[1]} has stopped"
-    )
+    assert k.run(f"%sage_server stop {mine[2]}").stdout.startswith(f"the JobManager server at {mine[1]} has stopped")
     assert "no JobManager server of yours" in usage_error(k.run(f"%sage_server stop --port {mine[2]}"))
 
 
@@ -386,6 +402,7 @@ def test_while_the_server_is_gone_the_view_says_so_and_the_kernel_works_on(
     k.run(f"{PARTS}\nserver = '{at(mine)}'")
     reply = k.run(ENDLESS, cell_id="lost")
     is_in(k, "running")
+    k.run("%sage_connect server")
     os.kill(mine.pid, signal.SIGKILL)
     lost = f"the connection to {at(mine)}"
     k.until(lambda: snapshots_of(k, "endless")[-1]["waiting_for"] == lost)
@@ -395,7 +412,10 @@ def test_while_the_server_is_gone_the_view_says_so_and_the_kernel_works_on(
     k.until(lambda: len(snapshots_of(k, "endless")) > before)
     k.until(lambda: "could not be told to stop" in str(snapshots_of(k, "endless")[-1]["notes"]))
     assert k.run("job.status").result == "'running'"
-    again = k.run("%%sage_submit here --wait -o here\nenv.from_batch([1]).print()", cell_id="lost")
+    listed = k.run("%sage_jobs")
+    assert (listed.seconds or 9) < 2.5
+    assert re.search(r"(?s)endless +running.*no JobManager server answers", listed.displays[0]["text/plain"])
+    again = k.run("%%sage_submit here --wait --local -o here\nenv.from_batch([1]).print()", cell_id="lost")
     assert "was not stopped, and may still run: no JobManager server answers" in again.stderr
     assert k.run("here.status").result == "'completed'"
     restart_background(mine.port)

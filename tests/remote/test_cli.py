@@ -109,7 +109,7 @@ def test_help_is_quick_as_it_imports_neither_the_engine_nor_the_network() -> Non
         ("jobmanager start --port x", "sage-nb jobmanager start: argument --port: invalid int value: 'x'; see"),
         ("job stop", "sage-nb job stop: the following arguments are required: JOB; see"),
         ("run --remote", "sage-nb run: argument --remote: expected one argument; see"),
-        ("", "sage-nb: the following arguments are required: COMMAND; see"),
+        ("--degub", "sage-nb: there is no option --degub; see sage-nb --help"),
     ],
 )
 def test_what_makes_no_sense_is_answered_in_one_line_with_exit_code_2(words: str, said: str) -> None:
@@ -117,6 +117,12 @@ def test_what_makes_no_sense_is_answered_in_one_line_with_exit_code_2(words: str
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(said)
     assert ended.err.count("\n") == 1
+
+
+def test_alone_it_says_what_there_is() -> None:
+    ended = sage_nb()
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == sage_nb("--help").out
 
 
 @pytest.mark.parametrize("words", ["job list", "job show 1", "jobmanager stop", "jobmanager restart"])
@@ -223,16 +229,16 @@ def test_list_is_a_table_of_80_columns(server: Notice, done: Job, failed: Job) -
     assert len(sage_nb("job", "list", "-n", 1, "--port", server.port).out.splitlines()) == 2
 
 
-def test_a_job_is_found_by_number_by_id_and_by_the_beginning_of_its_id(server: Notice, done: Job) -> None:
+def test_a_job_is_found_by_number_by_name_by_id_and_by_the_beginning_of_its_id(server: Notice, done: Job) -> None:
     number = JobManagerClient(port=server.port).get_job_status(done)["number"]
-    for word in (done.uuid[:13], number):
+    for word in (done.uuid[:13], number, "squares"):
         found = sage_nb("job", "status", word, "--json", "--host", f"127.0.0.1:{server.port}").json
         assert found["uuid"] == done.uuid
         assert [one["status"] for one in found["states"]][-1] == "completed"
     unknown = sage_nb("job", "show", "zzz", "--port", server.port)
     assert unknown.code == 1
     assert unknown.err == (
-        "sage-nb: the server knows no job 'zzz': a job is its number, its id, or a beginning of its id\n"
+        "sage-nb: the server knows no job 'zzz'; a job is its number, its id, a beginning of its id, or its name\n"
     )
 
 

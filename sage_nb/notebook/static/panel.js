@@ -14,6 +14,7 @@ import { mountJobs } from "./jobs.js";
 const { h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
+const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
 const WISH = "sage-nb:wish";
 const WISH_MS = 60_000;
 const LOOK_MS = 1000;
@@ -248,15 +249,15 @@ function openNotebooks(app, tracker, hub, actions) {
     for (const { content, sessionContext } of open) for (const cell of content.widgets) {
       const outputs = cell.model.outputs ?? { length: 0 };
       for (let i = 0; i < outputs.length; i++) {
-        const output = outputs.get(i), job = output.metadata?.sage_nb?.job, row = hub.row(job);
-        if (!job || !output.data[WIDGET]) continue;
-        const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(".sage-job");
+        const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job, row = job && hub.row(job);
+        if (!ours || !output.data?.[WIDGET]) continue;
+        const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(VIEWS);
         const ill = row ? ENDED.has(row.status) : !shown && sessionContext.session?.kernel?.status !== "busy";
         if (!ill) seen.delete(output);
         else if (!seen.has(output)) seen.set(output, performance.now());
-        else if (!row && !past.has(job)) hub.follow(job, true);
+        else if (job && !row && !past.has(job)) hub.follow(job, true);
         else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
-          const bundle = row || past.get(job) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
+          const bundle = job && (row || past.get(job)) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
           if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
           const { [WIDGET]: _, ...data } = output.data;
           outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
