@@ -22,6 +22,7 @@ __all__ = [
     "JobSnapshot",
     "LogView",
     "OperatorView",
+    "OutputView",
     "Progress",
     "ResultView",
     "ServiceView",
@@ -137,6 +138,17 @@ class LogView(_View, frozen=True, kw_only=True):
     text: str
 
 
+class OutputView(_View, frozen=True, kw_only=True):
+    """What a job has printed, where that was more than goes into its cell."""
+
+    total: int
+    """Lines in all."""
+    held: int
+    """Lines that are not in the cell."""
+    lines: tuple[str, ...] = ()
+    """The last ones."""
+
+
 class CodeLine(_View, frozen=True, kw_only=True):
     """One line of the user's code around an error."""
 
@@ -195,6 +207,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     logs: tuple[LogView, ...] = ()
     """The last lines only; `log_total` counts all."""
     log_total: int = 0
+    output: OutputView | None = None
+    """None where the cell has all that was printed."""
     error: ErrorView | None = None
     notes: tuple[str, ...] = ()
     """What the reader should know beside the state: warnings, calls that could not be interrupted."""

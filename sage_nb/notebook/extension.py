@@ -9,7 +9,7 @@ from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import use_thread_context
 from sage_nb.notebook.html import render_explanation
-from sage_nb.notebook.kernel import current_cell, mark_cell, pin_threads
+from sage_nb.notebook.kernel import Gates, current_cell, mark_cell, pin_threads
 from sage_nb.notebook.known import Known
 from sage_nb.notebook.magics import SageMagics
 from sage_nb.notebook.servers import ServerMagics
@@ -30,6 +30,7 @@ class _Loaded:
         shell.events.register("post_run_cell", self.after_cell)
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
         shell.display_formatter.formatters["text/html"].for_type(Explanation, render_explanation)
+        self.gates = Gates(shell)
         use_thread_context(lambda: pin_threads(shell))
 
     def before_cell(self, info: Any) -> None:
@@ -44,6 +45,7 @@ class _Loaded:
 
     def undo(self) -> None:
         use_thread_context(lambda: nullcontext)
+        self.gates.remove()
         self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
         self.shell.display_formatter.formatters["text/html"].pop(Explanation, None)
         self.shell.events.unregister("pre_run_cell", self.before_cell)

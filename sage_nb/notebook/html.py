@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from sage_nb.jobs.explain import Explanation
-from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, ResultView, ServiceView
+from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, OutputView, ResultView, ServiceView
 from sage_nb.notebook import words
 from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg
 
@@ -50,6 +50,7 @@ def render_html(snapshot: JobSnapshot) -> str:
         *([_services(snapshot.services)] if snapshot.services else []),
         *(_result(result) for result in snapshot.results),
         *(_result(words.dead_letters(letters)) for letters in snapshot.dead_letters),
+        *([_output(snapshot.output)] if snapshot.output else []),
         *([_logs(snapshot)] if snapshot.log_total else []),
     ]
     return _div("\n".join(parts), _FRAME)
@@ -193,6 +194,11 @@ def _result(result: ResultView) -> str:
     said = _span(words.showing(result.total, len(rows), "item"), _MUTED)
     table = _table(result.columns, result.numeric, rows) if rows else ""
     return _div(f"<strong>{_text(result.name)}</strong> {said}{table}", _BLOCK)
+
+
+def _output(output: OutputView) -> str:
+    said = words.showing(output.total, len(output.lines), "line")
+    return _details(f"Output {_span(said, _MUTED)}", _pre("\n".join(map(_text, output.lines))))
 
 
 def _logs(snapshot: JobSnapshot) -> str:

@@ -192,8 +192,11 @@ class HostedJob:
 
     def printed(self, _runner: Runner, text: str) -> None:
         """Something was printed past Python's `sys.stdout`."""
+        self._past_python.take(text, self._keep_printed)
+
+    def _keep_printed(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            self.spool.append(Kind.OUTPUT, protocol.Text(text))
+            self.spool.append(Kind.OUTPUT, protocol.Output(text))
         self._tell()
 
     def ended_process(self, runner: Runner, why: WorkerError) -> None:

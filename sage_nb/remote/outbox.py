@@ -14,6 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -116,7 +119,8 @@ class Outbox:
         self._lines = 0
         self._notes = 0
         self._letters: dict[str, int] = {}
-        self._printed: list[str] = []
+        self._printed: list[tuple[str, str]] = []
+        """Text, and the stream it was for."""
         self._status = ""
         self._next_snapshot = 0.0
         self._last_snapshot = b""
@@ -187,10 +191,17 @@ class Outbox:
         self._next_snapshot = 0.0
         self.wake()
 
-    def print(self, text: str) -> None:
-        """What a thread of the job printed."""
+    def print(self, text: str, stream: str) -> None:
+        """What a thread printed in this process."""
+        write, run = partial(self._print, stream), self._run
+        if run is None:
+            write(text)
+        else:
+            run.printed.take(text, write)
+
+    def _print(self, stream: str, text: str) -> None:
         with self._order:
-            self._printed.append(text)
+            self._printed.append((stream, text))
         if self.idle:
             self.wake()
 
@@ -340,8 +351,8 @@ class Outbox:
     def _send_output(self) -> None:
         with self._order:
             printed, self._printed = self._printed, []
-        if printed:
-            self._send(Kind.OUTPUT, protocol.Text("".join(printed)))
+        for stream, texts in groupby(printed, key=itemgetter(0)):
+            self._send(Kind.OUTPUT, protocol.Output("".join(text for _, text in texts), stream))
 
     def _send_lines(self) -> None:
         assert self._run is not None

@@ -192,9 +192,17 @@ class Ended(Head, frozen=True):
 
 
 class Text(Head, frozen=True):
-    """What was printed, or a note."""
+    """A note."""
 
     text: str
+
+
+class Output(Head, frozen=True):
+    """What was printed."""
+
+    text: str
+    stream: str = "stdout"
+    """Or `stderr`."""
 
 
 _HEADS: dict[int, type[Head]] = {
@@ -205,7 +213,7 @@ _HEADS: dict[int, type[Head]] = {
     Kind.DECLARED: Declared,
     Kind.RESTARTED: Restarted,
     Kind.ENDED: Ended,
-    Kind.OUTPUT: Text,
+    Kind.OUTPUT: Output,
     Kind.NOTE: Text,
 }
 _DECODERS = {kind: msgspec.msgpack.Decoder(head) for kind, head in _HEADS.items()}

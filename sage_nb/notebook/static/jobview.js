@@ -18,13 +18,15 @@
  * @typedef {{name: string, kind: string, total: number, columns: string[], numeric: boolean[], rows: string[][]}} Result
  * @typedef {{operator: string, total: number, rows: string[][]}} DeadLetters
  * @typedef {{time: number, level: string, source: string, text: string}} Log
+ * @typedef {{total: number, held: number, lines: string[]}} Output
  * @typedef {{number: number, text: string, marked: boolean}} CodeLine
  * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
  *   code: CodeLine[], traceback: string}} Failure
  * @typedef {{uuid: string, name: string, status: string, backend: string, server: string | null, attempt: number, started: number | null, elapsed: number,
  *   items: number, rate: number, total: number | null, fraction: number | null, eta: number | null,
  *   waiting_for: string | null, operators: Operator[], services: Service[], results: Result[],
- *   dead_letters: DeadLetters[], logs: Log[], log_total: number, error: Failure | null, notes: string[]}} Snapshot
+ *   dead_letters: DeadLetters[], logs: Log[], log_total: number, output: Output | null, error: Failure | null,
+ *   notes: string[]}} Snapshot
  * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
  *   | {command: "view", id: string, visible: boolean}} Command
  * @typedef {{pending: string | null, unanswered: boolean, silent: boolean, elapsed: number}} Live  what the page knows
@@ -845,6 +847,21 @@ function logsPart() {
   };
 }
 
+/** The last lines that were printed, where a job prints more than goes into its cell. @returns {Part} */
+function outputPart() {
+  const said = h("span", { class: "sage-muted" });
+  const lines = h("pre", { tabindex: 0, role: "group", "aria-label": "Last lines printed" });
+  const node = h("details", {}, h("summary", {}, "Output", said), lines);
+  const draw = (/** @type {Snapshot} */ s) => following(lines, () => say(lines, (s.output?.lines ?? []).join("\n")));
+  return {
+    node,
+    update: whenOpen(node, draw, ({ output }) => {
+      set(node, { hidden: !output });
+      if (output) say(said, words.showing(output.total, output.lines.length, "line"));
+    }),
+  };
+}
+
 function logLine() {
   const parts = ["time", "level", "source", "text"].map((name) => h("span", { class: `sage-log-${name}` }));
   const node = h("div", {}, ...parts);
@@ -869,7 +886,7 @@ const TICK_MS = 250;
 export function mountJob(el, { onCommand, theme }) {
   const id = `view-${Math.random().toString(36).slice(2, 10)}`;
   const parts = [headerPart(press), factsPart(), errorPart(), notesPart(), picturePart(), operatorsPart(), servicesPart(),
-    resultsPart(), logsPart()];
+    resultsPart(), outputPart(), logsPart()];
   const status = h("div", { class: "sage-unseen", role: "status", "aria-live": "polite" });
   const root = h("section", { class: "sage-job", role: "region", tabindex: -1, "data-theme": theme ?? null, hidden: true },
     ...parts.map((part) => part.node), status);
