@@ -27,6 +27,7 @@ _WIDTH = 1000  # characters of a kept line
 _AGAIN = 20  # of the kept lines, those that follow in the cell
 _TRIM = 1 << 16
 _FLUSH = 0.1
+_TURN = 3
 _STEERING = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
 _CUT = "… more than a cell can show: from here on lines are counted, and the last ones kept\n"
 
@@ -116,6 +117,7 @@ class Printed:
         """Whether what passed ends with a line's end."""
         self._tail = _Tail()
         self._flushed = 0.0
+        self._flush: Callable[[], object] | None = None
         self._write: Callable[[str], object] | None = None
         """What takes on the text, while some is held back."""
         self._gap = self._gap_size = 0
@@ -138,9 +140,9 @@ class Printed:
                 )
                 self._begin()
 
-    def take(self, text: str, write: Callable[[str], object]) -> int:
+    def take(self, text: str, write: Callable[[str], object], flush: Callable[[], object] | None = None) -> int:
         """A thread of the job prints `text`: pass it on with `write`, or keep it. Returns its length, as `write` of a
-        file does."""
+        file does. Where there is a `flush`, it is called before another stream is written to, which keeps the order."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         with self._lock:
@@ -162,10 +164,21 @@ class Printed:
                     self._tail.add(text)
                 if text:
                     self._ended = text[-1] == "\n"
+                if flush != self._flush:
+                    self._turn_to(flush)
                 write(text)
             else:
+                if flush != self._flush:
+                    self._turn_to(flush)
                 self._close(text, write)
             return len(text)
+
+    def _turn_to(self, flush: Callable[[], object] | None) -> None:
+        """Another stream than before is written to. The messages that costs take room as well."""
+        if self._flush is not None:
+            self._flush()
+            self._lines.take(_TURN)
+        self._flush = flush
 
     def _close(self, text: str, write: Callable[[str], object]) -> None:
         """Pass on as much as there is room for."""
@@ -229,7 +242,11 @@ class Printed:
             else:
                 self._late[update] = publish
                 return
-        publish()
+        token = of_job.set(None)  # it sends what was printed before
+        try:
+            publish()
+        finally:
+            of_job.reset(token)
 
     def last(self, most: int) -> list[str]:
         """The last lines; none where nothing is held back."""

@@ -97,9 +97,7 @@ class Describer:
             return None
         lines = printed.last(_OUTPUT_LINES if self._job.status in ENDED else _LIVE_OUTPUT_LINES)
         wide = 1000 if self._job.status in ENDED else 200
-        return OutputView(
-            total=printed.lines, held=printed.held, lines=tuple(safe_text(line, wide) for line in lines)
-        )
+        return OutputView(total=printed.lines, held=printed.held, lines=tuple(safe_text(line, wide) for line in lines))
 
     # Counters
 

@@ -118,7 +118,7 @@ def _gated_stream(cls: Any) -> type:
         def write(self) -> Callable[[str], Any]:
             found: Callable[[str], Any] = self.__dict__.get("write") or super().write
             printed = of_job.get()
-            return found if printed is None else partial(printed.take, write=found)
+            return found if printed is None else partial(printed.take, write=found, flush=super().flush)
 
         @write.setter
         def write(self, value: Callable[[str], Any]) -> None:
@@ -138,9 +138,7 @@ def _gated_stream(cls: Any) -> type:
 
 def _gated_publisher(cls: Any) -> type:
     class DisplayPublisher(cls):  # type: ignore[misc]
-        def publish(
-            self, *args: Any, transient: dict[str, Any] | None = None, update: bool = False, **kw: Any
-        ) -> None:
+        def publish(self, *args: Any, transient: dict[str, Any] | None = None, update: bool = False, **kw: Any) -> None:
             publish = partial(super().publish, *args, transient=transient, update=update, **kw)
             printed = of_job.get()
             if printed is None:

@@ -23,6 +23,7 @@ import msgspec
 
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
+from sage_nb.engine.displaying import Bundle
 from sage_nb.engine.failure import Failure, explain, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.frames import Connection
 from sage_nb.engine.letters import DeadLetter
@@ -119,8 +120,8 @@ class Outbox:
         self._lines = 0
         self._notes = 0
         self._letters: dict[str, int] = {}
-        self._printed: list[tuple[str, str]] = []
-        """Text, and the stream it was for."""
+        self._printed: list[tuple[str, Any]] = []
+        """`stdout` or `stderr` and the text, or `display` and what was displayed."""
         self._status = ""
         self._next_snapshot = 0.0
         self._last_snapshot = b""
@@ -193,15 +194,20 @@ class Outbox:
 
     def print(self, text: str, stream: str) -> None:
         """What a thread printed in this process."""
-        write, run = partial(self._print, stream), self._run
+        run = self._run
         if run is None:
-            write(text)
+            self._add(stream, text)
         else:
-            run.printed.take(text, write)
+            run.printed.take(text, partial(self._add, stream))
 
-    def _print(self, stream: str, text: str) -> None:
+    def display(self, data: Bundle, metadata: Bundle) -> None:
+        """What a thread displayed in this process."""
+        if self._run is not None:
+            self._run.printed.display(partial(self._add, "display", protocol.Display(data, metadata)), None)
+
+    def _add(self, stream: str, what: Any) -> None:
         with self._order:
-            self._printed.append((stream, text))
+            self._printed.append((stream, what))
         if self.idle:
             self.wake()
 
@@ -351,8 +357,12 @@ class Outbox:
     def _send_output(self) -> None:
         with self._order:
             printed, self._printed = self._printed, []
-        for stream, texts in groupby(printed, key=itemgetter(0)):
-            self._send(Kind.OUTPUT, protocol.Output("".join(text for _, text in texts), stream))
+        for stream, found in groupby(printed, key=itemgetter(0)):
+            if stream == "display":
+                for _, head in found:
+                    self._send(Kind.DISPLAY, head)
+            else:
+                self._send(Kind.OUTPUT, protocol.Output("".join(text for _, text in found), stream))
 
     def _send_lines(self) -> None:
         assert self._run is not None

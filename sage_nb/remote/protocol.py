@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -86,6 +87,7 @@ class Kind(IntEnum):
     OUTPUT = 9
     NOTE = 10
     SNAPSHOT = 11
+    DISPLAY = 12
 
 
 class Order(IntEnum):
@@ -205,6 +207,13 @@ class Output(Head, frozen=True):
     """Or `stderr`."""
 
 
+class Display(Head, frozen=True):
+    """What was displayed: its representations by mime type, and their metadata."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
 _HEADS: dict[int, type[Head]] = {
     Kind.STATE: State,
     Kind.RESULTS: Results,
@@ -214,6 +223,7 @@ _HEADS: dict[int, type[Head]] = {
     Kind.RESTARTED: Restarted,
     Kind.ENDED: Ended,
     Kind.OUTPUT: Output,
+    Kind.DISPLAY: Display,
     Kind.NOTE: Text,
 }
 _DECODERS = {kind: msgspec.msgpack.Decoder(head) for kind, head in _HEADS.items()}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from sage_nb.engine.dispatcher import ENDED, Order
+from sage_nb.engine.displaying import publish
 from sage_nb.engine.failure import Failure, add_note, headline, safe_str, safe_text
 from sage_nb.engine.letters import DeadLetter, Letters
 from sage_nb.engine.log import JobLog, LogLine
@@ -272,6 +273,9 @@ class RemoteRun:
             self._take_letter(head, body)
         elif isinstance(head, protocol.Output):
             self._print(head)
+        elif isinstance(head, protocol.Display):
+            with self._thread_context():
+                publish(head.data, head.metadata)
         elif isinstance(head, protocol.Text):
             if head.text not in self.notes:
                 self.notes.append(head.text)

@@ -22,6 +22,7 @@ import msgspec
 from sage_nb.engine import failure
 from sage_nb.engine.childmain import ChildConnection
 from sage_nb.engine.dispatcher import Dispatcher
+from sage_nb.engine.displaying import send_displays
 from sage_nb.engine.failure import headline
 from sage_nb.engine.frames import ConnectionClosed
 from sage_nb.engine.shipping import RECEIVED
@@ -105,6 +106,7 @@ class _Runner:
             os.chdir(order.folder)
         for name in ("stdout", "stderr"):
             setattr(sys, name, _Stream(self._outbox, name))
+        send_displays(self._outbox.display)
         try:
             self._submit(order)
         except BaseException as exc:
