@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -28,6 +29,8 @@ _AGAIN = 20  # of the kept lines, those that follow in the cell
 _TRIM = 1 << 16
 _FLUSH = 0.1
 _TURN = 3
+_SMALL = 4096  # characters
+_COUNT_AT, _COUNT_WITHIN = 1000, 0.05
 _STEERING = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
 _CUT = "… more than a cell can show: from here on lines are counted, and the last ones kept\n"
 
@@ -116,6 +119,9 @@ class Printed:
         self._ended = True
         """Whether what passed ends with a line's end."""
         self._tail = _Tail()
+        self._waiting: deque[str] = deque()
+        """What is held back and not counted yet."""
+        self._counted = 0.0
         self._flushed = 0.0
         self._flush: Callable[[], object] | None = None
         self._write: Callable[[str], object] | None = None
@@ -145,33 +151,44 @@ class Printed:
         file does. Where there is a `flush`, it is called before another stream is written to, which keeps the order."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        size = len(text)
+        if self._write is not None and size < _SMALL:  # a flood, which costs its job as little as may be
+            self._waiting.append(text)
+            if len(self._waiting) < _COUNT_AT and time.monotonic() - self._counted < _COUNT_WITHIN:
+                return size
+            text = ""
         with self._lock:
-            count, now = text.count("\n"), time.monotonic()
-            size = len(text) if count or text[:1] != "\r" else len(text) // 10  # it takes the place of what is there
-            self.lines += count
-            left, left_size = self._lines.look(now), self._size.look(now)
-            if self._write is not None:
-                self._hold(text, count)
-                if self._lines.is_there_again() and self._size.is_there_again():
-                    self._open()
-                else:
-                    self._lines.refuse(count)
-                    self._size.refuse(size)
-            elif count <= left and size <= left_size:
-                self._lines.take(count)
-                self._size.take(size)
-                if self.held_size:
-                    self._tail.add(text)
-                if text:
-                    self._ended = text[-1] == "\n"
-                if flush != self._flush:
-                    self._turn_to(flush)
-                write(text)
+            self._settle(text, write, flush)
+        return size
+
+    def _settle(self, text: str, write: Callable[[str], object], flush: Callable[[], object] | None) -> None:
+        """Pass on or keep `text`, after what waits."""
+        text = "".join(self._waiting.popleft() for _ in range(len(self._waiting))) + text
+        count, now = text.count("\n"), time.monotonic()
+        size = len(text) if count or text[:1] != "\r" else len(text) // 10  # it takes the place of what is there
+        self.lines += count
+        self._counted = now
+        left, left_size = self._lines.look(now), self._size.look(now)
+        if self._write is not None:
+            self._hold(text, count)
+            if self._lines.is_there_again() and self._size.is_there_again():
+                self._open()
             else:
-                if flush != self._flush:
-                    self._turn_to(flush)
-                self._close(text, write)
-            return len(text)
+                self._lines.refuse(count)
+                self._size.refuse(size)
+            return
+        if flush != self._flush:
+            self._turn_to(flush)
+        if count <= left and size <= left_size:
+            self._lines.take(count)
+            self._size.take(size)
+            if self.held_size:
+                self._tail.add(text)
+            if text:
+                self._ended = text[-1] == "\n"
+            write(text)
+        else:
+            self._close(text, write)
 
     def _turn_to(self, flush: Callable[[], object] | None) -> None:
         """Another stream than before is written to. The messages that costs take room as well."""
@@ -210,6 +227,8 @@ class Printed:
         write, last = self._write, self._tail.lines(min(_AGAIN, self._gap + 1))
         assert write is not None
         self._write = None
+        if not self._gap_size:
+            return
         size = f"{self._gap_size / 1e6:,.1f} MB" if self._gap_size >= 100_000 else f"{self._gap_size:,} characters"
         what = f"{self._gap:,} lines ({size})" if self._gap != 1 else f"1 line ({size})"
         self._gap = self._gap_size = 0
@@ -220,12 +239,10 @@ class Printed:
 
     def may_flush(self) -> bool:
         """Whether what has passed should be sent at once; else it is sent within 0.2 s anyway."""
-        with self._lock:
-            now = time.monotonic()
-            if self._write is not None or now - self._flushed < _FLUSH:
-                return False
-            self._flushed = now
-            return True
+        if self._write is not None or (now := time.monotonic()) - self._flushed < _FLUSH:
+            return False
+        self._flushed = now
+        return True
 
     def display(self, publish: Callable[[], object], update: str | None) -> None:
         """A thread of the job displays something, or changes what it has displayed as `update`: the last change is
@@ -251,6 +268,8 @@ class Printed:
     def last(self, most: int) -> list[str]:
         """The last lines; none where nothing is held back."""
         with self._lock:
+            if self._write is not None:
+                self._settle("", self._write, None)
             return self._tail.lines(most) if self.held_size else []
 
     def end(self) -> None:
@@ -258,6 +277,8 @@ class Printed:
         with self._lock:
             late, self._late = list(self._late.values()), {}
             displays, self._held_displays = self._held_displays, 0
+            if self._write is not None:
+                self._settle("", self._write, None)
             if self._write is not None:
                 self._open()
         for publish in late:

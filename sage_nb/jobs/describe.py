@@ -95,7 +95,7 @@ class Describer:
         printed = self._job.printed
         if not printed.held_size:
             return None
-        lines = printed.last(_OUTPUT_LINES if self._job.status in ENDED else _LIVE_OUTPUT_LINES)
+        lines = printed.last(_OUTPUT_LINES if self._job.status in ENDED else _LIVE_OUTPUT_LINES)  # counts those as well
         wide = 1000 if self._job.status in ENDED else 200
         return OutputView(total=printed.lines, held=printed.held, lines=tuple(safe_text(line, wide) for line in lines))
 
