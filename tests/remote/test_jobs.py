@@ -414,3 +414,21 @@ def test_a_sink_that_fills_a_list_is_warned_of_once_by_the_name_of_the_list(
         assert "it fills a copy of mine, not yours; use collect()" in note
         assert [line for line in one.logs() if "a copy of" in str(line)] == one.logs()
         assert len(one.logs()) == 1
+
+
+class Dot:
+    def _repr_png_(self) -> bytes:
+        return b"png"
+
+
+def test_pictures_frames_and_types_are_described_by_the_server(env: RemoteEnvironment) -> None:
+    """Its snapshot says what one of a job in the kernel says, and its results are written to files here."""
+    pd = pytest.importorskip("pandas")
+    env.from_batch(range(2)).map(lambda n: Dot()).collect("dots")
+    env.from_batch([1]).map(lambda n: pd.DataFrame({"n": [n] * 30})).collect("frames")
+    job = env.submit(autostop=True)
+    dots, frames = job.snapshot().results
+    assert dots.picture == "data:image/png;base64,cG5n"
+    assert (frames.shape, frames.types, len(frames.rows)) == ((30, 1), ("number",), 10)
+    assert job.snapshot().drawing is not None
+    assert job.results["frames"].to_pandas()["n"].sum() == 30

@@ -459,7 +459,7 @@ function factsPart(notify) {
     update(s, live) {
       const ended = ENDED.has(s.status), known = s.fraction !== null && !ended, path = sparkPath(s.rates);
       set(curve, { d: path });
-      set(spark, { visibility: path ? null : "hidden", "aria-label": path && words.trend(s) });
+      set(spark, { hidden: !path, "aria-label": path && words.trend(s) });
       set(offer, { hidden: ended || notify === null || live.elapsed < OFFER_AFTER || !mayAsk() });
       each(facts, words.facts(s, live.elapsed).filter(Boolean), (_, i) => i, textIn("span"));
       const eta = s.eta !== null && s.status === "running" ? words.endsIn(s.eta) : "";
