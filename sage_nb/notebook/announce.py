@@ -27,6 +27,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,12 +43,13 @@ from sage_nb.notebook.kernel import current_cell
 __all__ = ["VARIABLE", "announce"]
 
 VARIABLE = "SAGE_NB_JUPYTER"
+_FAREWELL = 2.0
 _PATIENCE = 5.0
 """Seconds in which the Jupyter server has to take what is sent."""
 _FIRST_RETRY, _LAST_RETRY = 1.0, 10.0
 _ORDER_LIMIT = 64 * 1024
 _LOG_LINES, _LOG_SIZE = 500, 256 * 1024
-_END = 1.0
+_LOOK = 0.1
 
 
 class _Order(msgspec.Struct):
@@ -81,6 +83,8 @@ class _Told:
         self.pace: float | None = None
         self.status: str | None = None
         """The state that was told last."""
+        self.ending = False
+        """Whether its state is its last, and its end not all there."""
         self.lines = 0
         """How many lines of its log that description had."""
         self.at = 0.0
@@ -90,7 +94,9 @@ class _Told:
             self.job = lambda: job
 
     def due(self, now: float) -> float | None:
-        """Seconds until the next snapshot; None where only a change of state makes one due."""
+        """Seconds until it is to be looked at again; None where only a change of its state makes that due."""
+        if self.ending:
+            return _LOOK
         return None if self.pace is None else max(0.0, self.at + self.pace - now)
 
 
@@ -126,7 +132,15 @@ class _Session:
             self._wake()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, once the Jupyter server has all that was said: what it sends meanwhile would otherwise
+        make it lose what it has not read."""
+        hub = self._hub
+        if hub is not None:
+            with suppress(OSError):
+                hub.shutdown(socket.SHUT_WR)
+                hub.settimeout(_FAREWELL)
+                while hub.recv(_ORDER_LIMIT):
+                    pass
         self._drop()
         self._woken.close()
         self._wakes.close()
@@ -153,6 +167,7 @@ class _Session:
                 self._listen()
         finally:
             self._end()
+            self.close()
 
     def _goes_on(self) -> bool:
         """Whether there is a live job. A job that is submitted after the last one has a session of its own."""
@@ -164,9 +179,7 @@ class _Session:
     def _end(self) -> None:
         global _session
         with _lock:
-            if not self.over:
-                self.over = True
-                self.close()
+            self.over = True
             if _session is self:
                 _session = None
 
@@ -200,9 +213,10 @@ class _Session:
             self._say({"op": "gone", "job": told.uuid})
             self._forget(told, None)
             return
-        ended = job.status in ENDED
-        # Its end is all there a moment after its state; services that are kept are stopped later.
-        over = ended and job._dispatcher.done.wait(_END) and job._dispatcher.clean.is_set()
+        run = job._dispatcher
+        # The state comes a moment before the end is all there; services that are kept are stopped later.
+        told.ending = job.status in ENDED and not run.done.is_set()
+        over = run.done.is_set() and run.clean.is_set()
         if over or job.status != told.status or told.due(time.monotonic()) == 0.0:
             self._describe(told, job)
         if over:

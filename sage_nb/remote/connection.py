@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import os
+import socket
 import struct
 import time
 import uuid as uuids
@@ -45,10 +46,24 @@ _TAKEN_WITHIN = 0.1
 _PIECE = 1 << 20
 _LOG = logging.getLogger("sage_nb.client")
 _SUB = struct.Struct("<I")
+_KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 40_000}
+"""Seconds; the last one is milliseconds. A system that has no such setting uses its own."""
 _MEET = 10.0
 """Seconds within which a server says that it is one."""
 _NOT_TRUSTED = (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError, asyncio.TimeoutError)
+
+
+def _watchful_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket that notices within a minute that the network has gone silent, also while it waits for a long answer."""
+    family, kind, protocol, _, _ = address
+    one = socket.socket(family, kind, protocol)
+    one.setblocking(False)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            one.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return one
 
 
 class Subscriber(Protocol):
@@ -242,7 +257,9 @@ class Connection:
         if self._session is None:
             loop = portal.enter(self)
             assert loop is asyncio.get_running_loop()
-            connector = aiohttp.TCPConnector(limit=64, keepalive_timeout=60.0, ssl=self.address.context())
+            connector = aiohttp.TCPConnector(
+                limit=64, keepalive_timeout=60.0, ssl=self.address.context(), socket_factory=_watchful_socket
+            )
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         return self._session
 

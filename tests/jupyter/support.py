@@ -10,6 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,11 +21,17 @@ from urllib.parse import urlsplit
 import websocket
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from tests.support import until
-
-__all__ = ["Answer", "JupyterServer", "Page", "ServerKernel"]
+__all__ = ["Answer", "JupyterServer", "Page", "ServerKernel", "until"]
 
 LIMIT = 30.0
+
+
+def until(condition: Callable[[], Any], limit: float = LIMIT) -> None:
+    """Ask, ten times a second at most, until it is so."""
+    never, deadline = threading.Event(), time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come about within {limit:g} s"
+        never.wait(0.1)
 
 
 @dataclass

@@ -313,7 +313,10 @@ def test_a_form_submits_to_the_server_that_the_notebook_is_connected_to(shared: 
     shared.run("def build(env, n: int = 3):\n    env.from_batch(range(n)).collect('all')\nform = launcher(build)")
     assert shared.run("form.target").result == repr(at(server))
     assert shared.run("list(form.submit().wait().results['all'])").result == "[0, 1, 2]"
-    assert f"env = RemoteEnvironment('build', host='127.0.0.1', port={server.port})" in shared.run("print(form.code())").stdout
+    assert (
+        f"env = RemoteEnvironment('build', host='127.0.0.1', port={server.port})"
+        in shared.run("print(form.code())").stdout
+    )
     shared.run("%sage_connect --off\nform.target = 'kernel'")
     assert shared.run("form.submit().snapshot().server is None").result == "True"
 

@@ -355,6 +355,7 @@ except Exception as exc:
         )
 
 
+@pytest.mark.long
 def test_a_private_ray_ends_when_nobody_has_used_it_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     code = """
 import threading, time, psutil, ray
@@ -376,6 +377,7 @@ print(run())
         assert script.end(4 * LIMIT)[:2] == (0, ["[1, 2, 3]", "False []", "[1, 2, 3]"])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_job_that_comes_while_the_private_ray_ends_gets_another() -> None:
     code = """

@@ -67,7 +67,7 @@ def test_a_lost_cluster_fails_the_job_and_the_next_one_gets_another(losing: Losi
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("with_service", [False, True])
+@pytest.mark.parametrize("with_service", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_lost_cluster_is_replaced_where_a_restart_was_asked_for(with_service: bool) -> None:
     """The services that were in its actors are made anew in the other one."""
     code = f"""
@@ -159,6 +159,7 @@ def test_an_actor_killed_amid_a_shuffle_is_named_soon_and_nothing_is_left(tmp_pa
     assert living_actors() == []
 
 
+@pytest.mark.long
 def test_a_shuffle_whose_actor_was_killed_gives_all_results_after_a_restart(tmp_path: Path) -> None:
     env = on_ray(config={"fault_tolerance": {"strategy": "fixed", "attempts": 2, "delay": 0.1}})
     keyed(env, work_until_killed(tmp_path, 40))

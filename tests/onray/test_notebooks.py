@@ -28,6 +28,7 @@ def executed(name: str, folder: Path, **changed: str) -> NotebookNode:
     return notebook
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_the_streams_are_the_same(tmp_path: Path) -> None:
     """The notebook compares its windows, and its join, with what pandas computes."""

@@ -28,21 +28,21 @@ BACKENDS: dict[str, Callable[[str], Any]] = {
 
 PARALLELISM = (1, 2, 4)
 
-HOW_MANY = os.environ.get("SAGE_NB_PARITY", "")
-"""`all` for every pipeline in every way, `quick` for fewer than usual; see `runs`."""
+HOW_MANY = os.environ.get("SAGE_NB_TESTS", "")
+"""`all` for every pipeline in every way; see `runs`."""
 
 
 def runs(backend: str, number: int) -> tuple[int, ...]:
     """The numbers of instances for the pipeline of that number.
 
-    Where an instance costs an actor, which takes a second to start, one pipeline in six runs, with two of them, and
-    few in all ways: the families come one after the other, so that this is some of each. With processes, and
-    `SAGE_NB_PARITY=quick`, one in four runs with the most instances. `SAGE_NB_PARITY=all` has all of them run.
+    Where an instance costs an actor, which takes a second to start, one pipeline in ten runs, with two of them, and
+    few in all ways: the families come one after the other, so that this is some of each. With processes, one in four
+    runs with the most instances. `make test-all`, which sets `SAGE_NB_TESTS=all`, has all of them run.
     """
     if HOW_MANY == "all" or backend == "threads":
         return PARALLELISM
     if backend == "server":  # where the stages run as with threads; what is looked at is the way there and back
         return (2,)
     if backend == "ray":
-        return () if number % 6 else PARALLELISM if number % 24 == 0 else (2,)
-    return PARALLELISM[:-1] if HOW_MANY == "quick" and number % 4 else PARALLELISM
+        return () if number % 10 else PARALLELISM if number % 50 == 0 else (2,)
+    return PARALLELISM[:-1] if number % 4 else PARALLELISM

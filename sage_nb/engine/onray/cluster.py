@@ -13,6 +13,7 @@ end the whole process a minute after its cluster is lost, so it is shut down bef
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -212,7 +213,8 @@ def _live(one: _Connection, before: _Connection | None) -> None:
             lease.ready.set()
     try:
         with _no_other():
-            _look_after(one)
+            with _shut_down_last(one):
+                _look_after(one)
             _leave(one)
     finally:
         with _LOCK:
@@ -322,6 +324,35 @@ def _no_other() -> Iterator[None]:
         auto_init_hook.enable_auto_connect = before
 
 
+@contextlib.contextmanager
+def _shut_down_last(one: _Connection) -> Iterator[None]:
+    """Have a `ray.shutdown()` of the user's wait for those who are calling Ray at this moment: it would end the whole
+    process with a call of Ray that comes too late. They let go at once, as the cluster is lost to them from then on."""
+    import ray
+
+    theirs = ray.shutdown
+
+    @functools.wraps(theirs)
+    def shutdown(*args: Any, **kw: Any) -> Any:
+        one.lose(_SHUT_DOWN)
+        one.wake.set()
+        _await_users(one)
+        return theirs(*args, **kw)
+
+    ray.shutdown = shutdown
+    try:
+        yield
+    finally:
+        if ray.shutdown is shutdown:
+            ray.shutdown = theirs
+
+
+def _await_users(one: _Connection) -> None:
+    deadline = time.monotonic() + _LET_GO_WITHIN
+    while one.users and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def _refuse(one: _Connection, exc: BaseException) -> None:
     with _LOCK:
         one.over = one.leaving = True
@@ -351,9 +382,7 @@ def _look_after(one: _Connection) -> None:
                 return
     for lease in told:
         lease.on_lost(one.lost)
-    deadline = time.monotonic() + _LET_GO_WITHIN
-    while one.users and time.monotonic() < deadline:
-        time.sleep(0.02)
+    _await_users(one)
 
 
 def _why_lost(one: _Connection) -> str | None:

@@ -92,7 +92,7 @@ class RemoteService:
     def hook(self, number: int) -> Callable[[], Any] | None:
         """The hook of that number in `hooks.DOWN`, to be called from here; None once the actor has died."""
         name = self._hooks[number] if self._hooks else None
-        if name is None or self._actor.is_dead:
+        if name is None or self._has_died():
             return None
 
         def call() -> Any:
@@ -100,6 +100,17 @@ class RemoteService:
 
         call.__name__ = name
         return call
+
+    def _has_died(self) -> bool:
+        """Whether it has died for good. That may not have been heard of yet, so it is asked for a sign of life."""
+        if not self._actor.is_dead:
+            try:
+                self._actor.ask("lives", died=lambda exc: exc if isinstance(exc, Exception) else WorkerError(str(exc)))
+            except ActorDiedError:
+                return True
+            except Exception:  # noqa: BLE001 - whatever else it is, the hook will meet it, and say so
+                return False
+        return self._actor.is_dead
 
     def request_stop(self) -> None:
         """Let the service know that the job is to stop."""

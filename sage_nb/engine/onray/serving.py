@@ -83,6 +83,10 @@ class ServiceActor(HostActor):
         return self._answer(lambda: [getattr(hook, "__name__", None) for hook in found])
 
     @ray.method(concurrency_group="life")
+    def lives(self) -> None:
+        """A sign of life, between hooks."""
+
+    @ray.method(concurrency_group="life")
     def stop(self, number: int) -> Answer:
         """Call the hook of that number in `DOWN`."""
         hook = resolve_hook(self._instance, DOWN[number])

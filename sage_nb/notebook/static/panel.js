@@ -1,16 +1,15 @@
 // @ts-check
 // The plugin for JupyterLab 4 and Notebook 7: the panel "Jobs", and the healing of saved outputs.
 //
-// It is loaded from the Jupyter server's extension, and hears from it over one WebSocket about every job of every
-// kernel and of the JobManager server. What Jupyter's own packages give is taken from the page (`shared`), because
-// their tokens are found by identity. Jupyter's types are not here to be checked: what comes from it is `any`.
+// It comes from the Jupyter server's extension, and hears from it over one WebSocket about every job of every kernel
+// and of the JobManager server. Jupyter's own packages are taken from the page (`shared`), because their tokens are
+// found by identity; their types are not here to be checked: what comes from them is `any`.
 
 import * as kit from "./jobview.js";
 import { mountJobs } from "./jobs.js";
 
 /** @typedef {import("./jobs.js").Row} Row
- * @typedef {{address: string | null, state: "running" | "none" | "unreachable", error: string | null}} Server
- * @typedef {{update: (snapshot: any) => void, dispose: () => void}} View */
+ * @typedef {{address: string | null, state: "running" | "none" | "unreachable", error: string | null}} Server */
 
 const { h, say, set } = kit;
 const ID = "sage-nb-jobs";
@@ -22,9 +21,10 @@ const LOOK_MS = 1000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
 const AGAIN_MS = [1000, 2000, 4000, 10_000];
-const ORDERS = new Set(["stop", "pause", "resume"]);
 const ENDED = new Set(["completed", "failed", "stopped"]);
-const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16"><path class="jp-icon3" fill="#616161"
+const ORDERS = new Set(["stop", "pause", "resume"]);
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16">
+ <path class="jp-icon3" fill="#616161"
  d="M1 2h5v5H1zm1.2 1.2v2.6h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z"/></svg>`;
 const PACKAGES = ["@jupyterlab/apputils", "@jupyterlab/notebook", "@jupyterlab/services", "@jupyterlab/ui-components",
   "@lumino/widgets", "@jupyterlab/application", "@jupyter-notebook/tree"];
@@ -34,32 +34,27 @@ export async function plugins(shared) {
   const [apputils, notebook, services, ui, widgets, application, tree] =
     await Promise.all(PACKAGES.map((name) => shared(name).catch(() => ({})))); // JupyterLab has no page of the tree
   const tokens = [notebook.INotebookTracker, apputils.ICommandPalette, application.ILayoutRestorer, tree.INotebookTree];
-  const given = tokens.filter(Boolean);
-  return [{
-    id: "sage-nb:jobs",
-    description: "Shows the jobs of sage_nb, and keeps saved outputs of jobs up to date.",
-    autoStart: true,
-    optional: given,
-    activate(/** @type {any} */ app, /** @type {any[]} */ ...got) {
-      const [tracker, palette, restorer, treePage] = tokens.map((token) => (token ? got[given.indexOf(token)] : null));
-      const hub = connect(services.ServerConnection);
-      const notebooks = tracker && openNotebooks(app, tracker, hub, notebook.NotebookActions);
-      const panel = jobsPanel(app, hub, notebooks, new widgets.Widget({ node: h("div", { class: "sage-panel" }) }));
-      panel.title.icon = new ui.LabIcon({ name: ID, svgstr: ICON });
-      for (const name of ["jobview", "jobs", "panel"]) {
-        document.head.append(h("link", { rel: "stylesheet", href: new URL(`${name}.css`, import.meta.url).href }));
-      }
-      if (treePage) {
-        panel.title.label = "Jobs";
-        treePage.addWidget(panel);
-        treePage.tabBar.addTab(panel.title);
-      } else app.shell.add(panel, "left", { rank: 600, type: "Jobs" });
-      restorer?.add(panel, ID);
-      const show = () => (treePage ? (treePage.currentWidget = panel) : app.shell.activateById(ID));
-      app.commands.addCommand("sage-nb:jobs", { label: "Show Jobs", execute: show });
-      palette?.addItem({ command: "sage-nb:jobs", category: "sage_nb" });
-    },
-  }];
+  const optional = tokens.filter(Boolean);
+  return [{ id: "sage-nb:jobs", description: "Shows the jobs of sage_nb.", autoStart: true, optional, activate }];
+
+  function activate(/** @type {any} */ app, /** @type {any[]} */ ...got) {
+    const [tracker, palette, restorer, treePage] = tokens.map((token) => (token ? got[optional.indexOf(token)] : null));
+    const hub = connect(services.ServerConnection), panel = new widgets.Widget({ node: h("div") });
+    jobsPanel(hub, tracker && openNotebooks(app, tracker, hub, notebook.NotebookActions), panel);
+    panel.title.icon = new ui.LabIcon({ name: ID, svgstr: ICON });
+    for (const name of ["jobview", "jobs", "panel"]) {
+      document.head.append(h("link", { rel: "stylesheet", href: new URL(`${name}.css`, import.meta.url).href }));
+    }
+    if (treePage) {
+      panel.title.label = "Jobs";
+      treePage.addWidget(panel);
+      treePage.tabBar.addTab(panel.title);
+    } else app.shell.add(panel, "left", { rank: 600, type: "Jobs" });
+    restorer?.add(panel, ID);
+    const execute = () => (treePage ? (treePage.currentWidget = panel) : app.shell.activateById(ID));
+    app.commands.addCommand("sage-nb:jobs", { label: "Show Jobs", execute });
+    palette?.addItem({ command: "sage-nb:jobs", category: "sage_nb" });
+  }
 }
 
 /** What the server tells: rows and snapshots, over a WebSocket that is made anew where it ends.
@@ -68,10 +63,11 @@ function connect(connection) {
   const settings = connection.makeSettings(), listeners = /** @type {((said: any) => void)[]} */ ([]);
   const followed = new Set();
   let socket = /** @type {WebSocket | null} */ (null), tries = 0, visible = false;
+  const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
+  const tell = (/** @type {any} */ said) => listeners.forEach((listener) => listener(said));
   const hub = {
     rows: /** @type {Row[] | null} */ (null), // null: not known yet
-    /** @param {string} job */
-    row: (job) => hub.rows?.find((row) => row.uuid === job),
+    row: (/** @type {string} */ job) => hub.rows?.find((row) => row.uuid === job),
     /** @param {(said: any) => void} listener  gets every message, and null where the connection ended */
     listen: (listener) => listeners.push(listener),
     /** @param {string} job @param {boolean} on */
@@ -80,20 +76,16 @@ function connect(connection) {
       send({ op: on ? "follow" : "unfollow", job });
     },
     /** @param {boolean} now */
-    look(now) {
-      if (now !== visible) send({ op: "visible", visible: (visible = now) });
-    },
+    look: (now) => now !== visible && send({ op: "visible", visible: (visible = now) }),
     /** Asks the server; raises an Error in words. @param {string} method @param {string} path @param {any} [body] */
-    async ask(method, path, body) {
-      const init = { method, ...(method === "GET" ? {} : { body: JSON.stringify(body ?? {}) }) };
-      const answer = await connection.makeRequest(settings.baseUrl + path, init, settings), text = await answer.text();
-      const said = text.startsWith("{") || text.startsWith("[") ? JSON.parse(text) : {};
+    async ask(method, path, body = {}) {
+      const init = { method, ...(method === "GET" ? {} : { body: JSON.stringify(body) }) };
+      const answer = await connection.makeRequest(settings.baseUrl + path, init, settings);
+      const said = await answer.json().catch(() => ({}));
       if (answer.ok) return said;
       throw new Error(said.message || `The Jupyter server answered ${answer.status} to ${method} ${path}`);
     },
   };
-  const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
-  const tell = (/** @type {any} */ said) => listeners.forEach((listener) => listener(said));
   function open() {
     const token = settings.appendToken && settings.token ? `?token=${encodeURIComponent(settings.token)}` : "";
     const mine = (socket = /** @type {WebSocket} */ (new settings.WebSocket(`${settings.wsUrl}sage-nb/live${token}`)));
@@ -117,22 +109,21 @@ function connect(connection) {
   return hub;
 }
 
-/** The panel. @param {any} app @param {ReturnType<typeof connect>} hub
+/** Fills the panel. @param {ReturnType<typeof connect>} hub
  * @param {ReturnType<typeof openNotebooks> | null} notebooks @param {any} panel */
-function jobsPanel(app, hub, notebooks, panel) {
-  const views = /** @type {Map<string, View>} */ (new Map());
+function jobsPanel(hub, notebooks, panel) {
+  const views = /** @type {Map<string, {update: (snapshot: any) => void, dispose: () => void}>} */ (new Map());
   const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
   const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
-  const head = h("header", {}, h("h2", {}, "Jobs"), count);
-  const foot = h("footer", { class: "sage-foot" }, note, h("div", {}, place, start));
+  const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
+  panel.node.append(h("header", {}, h("h2", {}, "Jobs"), count), body,
+    h("footer", { class: "sage-foot" }, note, h("div", {}, place, start)));
+  panel.addClass("sage-panel");
   set(panel.node, { role: "region", "aria-label": "Jobs" });
-  panel.node.append(head, body, foot);
   panel.id = ID;
   panel.title.caption = "Jobs";
 
-  const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
-  /** @param {() => any} act */
-  async function attempt(act) {
+  async function attempt(/** @type {() => any} */ act) {
     say(note, "");
     try {
       await act();
@@ -145,31 +136,30 @@ function jobsPanel(app, hub, notebooks, panel) {
     const row = hub.row(job);
     if (command === "show") show(job);
     else if (command === "hide") hide(job);
-    else if (command === "open" && row) await notebooks?.open(row.path ?? "", { cell: row.cell });
-    else if (command === "attach" && row) await notebooks?.attach(row);
-    else await hub.ask("POST", `sage-nb/jobs/${job}/${command}`);
+    else if (ORDERS.has(command)) await hub.ask("POST", `sage-nb/jobs/${job}/${command}`);
+    else if (row && command === "open") await notebooks?.open(row.path ?? "", { cell: row.cell });
+    else if (row) await notebooks?.attach(row);
   }
-  /** @param {string} job */
-  function show(job) {
+  function show(/** @type {string} */ job) {
     const slot = table.slot(job);
-    if (!slot || views.has(job)) return;
+    if (!slot) return;
     const all = h("button", { type: "button" }, "All log lines"), lines = h("pre", { tabindex: 0, hidden: true });
     all.addEventListener("click", () => attempt(async () => {
-      const log = await hub.ask("GET", `sage-nb/jobs/${job}/logs?n=100000`);
+      const log = await hub.ask("GET", `sage-nb/jobs/${job}/logs?n=10000`);
       const text = (/** @type {any} */ one) => `${kit.words.clock(one.time)} ${one.level} ${one.source}: ${one.text}`;
-      say(lines, log.map(text).join("\n") || "The log is empty");
+      say(lines, log.map(text).join("\n") || "There are none");
       lines.hidden = false;
     }));
     const onCommand = (/** @type {any} */ { command }) => ORDERS.has(command) && attempt(() => run(command, job));
-    const view = kit.mountJob(slot, { onCommand });
+    views.set(job, kit.mountJob(slot, { onCommand }));
     slot.append(all, lines);
-    views.set(job, { update: view.update, dispose: () => (view.dispose(), slot.replaceChildren()) });
     hub.follow(job, true);
   }
-  /** @param {string} job */
-  function hide(job) {
+  function hide(/** @type {string} */ job) {
     views.get(job)?.dispose();
-    if (views.delete(job)) hub.follow(job, false);
+    views.delete(job);
+    table.slot(job)?.replaceChildren();
+    hub.follow(job, false);
   }
   /** @param {Server} server */
   function drawServer({ address, state, error }) {
@@ -205,10 +195,9 @@ function jobsPanel(app, hub, notebooks, panel) {
       return known;
     },
   };
-  return panel;
 }
 
-/** Opens notebooks and runs in them, and heals outputs of jobs.
+/** Opens notebooks, and heals outputs of jobs in those that are open.
  * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
 function openNotebooks(app, tracker, hub, actions) {
   const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
@@ -216,36 +205,33 @@ function openNotebooks(app, tracker, hub, actions) {
 
   /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
    * @param {any} panel */
-  async function fulfil(panel) {
-    await Promise.all([panel.revealed, panel.context.ready]);
-    const wish = JSON.parse(localStorage.getItem(WISH) ?? "{}"), { content } = panel;
-    if (wish.path !== panel.context.path || Date.now() - wish.at > WISH_MS) return;
+  async function fulfil({ revealed, context, content, sessionContext }) {
+    await Promise.all([revealed, context.ready]);
+    const wish = JSON.parse(localStorage.getItem(WISH) ?? "{}");
+    if (wish.path !== context.path || Date.now() - wish.at > WISH_MS) return;
     localStorage.removeItem(WISH);
     const index = content.widgets.findIndex((/** @type {any} */ cell) => cell.model.id === wish.cell);
-    if (wish.run) {
-      await panel.sessionContext.ready;
-      await actions.runAll(content, panel.sessionContext);
-    } else if (index >= 0) {
+    if (wish.run) await sessionContext.ready.then(() => actions.runAll(content, sessionContext));
+    else if (index < 0) throw new Error("The cell is no longer in its notebook");
+    else {
       content.activeCellIndex = index;
       content.deselectAll();
       await content.scrollToItem(index, "center");
-    } else throw new Error("The cell is no longer in its notebook");
+    }
   }
   /** @param {string} path @param {{cell?: string | null, run?: boolean}} wish */
   async function open(path, wish) {
     localStorage.setItem(WISH, JSON.stringify({ path, at: Date.now(), ...wish }));
     const panel = tracker.find((/** @type {any} */ one) => one.context.path === path);
-    if (!panel) await app.commands.execute("docmanager:open", { path, factory: "Notebook" });
-    else {
-      app.shell.activateById(panel.id);
-      await fulfil(panel);
-    }
+    if (!panel) return app.commands.execute("docmanager:open", { path, factory: "Notebook" });
+    app.shell.activateById(panel.id);
+    return fulfil(panel);
   }
   /** @param {Row} row */
-  async function attach(row) {
-    const folder = (row.path ?? tracker.currentWidget?.context.path ?? "").split("/").slice(0, -1).join("/");
+  async function attach({ uuid, place, path: beside }) {
+    const folder = (beside ?? tracker.currentWidget?.context.path ?? "").split("/").slice(0, -1).join("/");
     const { path } = await hub.ask("POST", `api/contents/${encoded(folder)}`, { type: "notebook" });
-    const source = `%load_ext sage_nb\n%sage_attach ${row.uuid} ${row.place}`;
+    const source = `%load_ext sage_nb\n%sage_attach ${uuid} ${place}`;
     const cell = { cell_type: "code", id: "attach", source, metadata: {}, outputs: [], execution_count: null };
     const specs = app.serviceManager.kernelspecs.specs, name = specs?.default ?? "python3";
     const kernelspec = { name, display_name: specs?.kernelspecs[name]?.display_name ?? name };
@@ -260,24 +246,21 @@ function openNotebooks(app, tracker, hub, actions) {
   async function heal() {
     if (!hub.rows) return;
     const open = tracker.filter((/** @type {any} */ { context }) => context.isReady && !context.model.readOnly);
-    for (const panel of open) {
-      for (const cell of panel.content.widgets) {
-        const outputs = cell.model.outputs;
-        for (let i = 0; i < (outputs?.length ?? 0); i++) {
-          const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job;
-          if (!ours || !output.data?.[WIDGET]) continue;
-          const row = job && hub.row(job), kernel = panel.sessionContext.session?.kernel;
-          const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(VIEWS);
-          const ill = row ? ENDED.has(row.status) : !shown && kernel?.status !== "busy";
-          if (!ill) seen.delete(output);
-          else if (!seen.has(output)) seen.set(output, performance.now());
-          else if (job && !row && !past.has(job)) hub.follow(job, true);
-          else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
-            const bundle = job && (row || past.get(job)) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
-            if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
-            const { [WIDGET]: _, ...data } = output.data;
-            outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
-          }
+    for (const { content, sessionContext } of open) for (const cell of content.widgets) {
+      const outputs = cell.model.outputs ?? { length: 0 };
+      for (let i = 0; i < outputs.length; i++) {
+        const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job, row = job && hub.row(job);
+        if (!ours || !output.data?.[WIDGET]) continue;
+        const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(VIEWS);
+        const ill = row ? ENDED.has(row.status) : !shown && sessionContext.session?.kernel?.status !== "busy";
+        if (!ill) seen.delete(output);
+        else if (!seen.has(output)) seen.set(output, performance.now());
+        else if (job && !row && !past.has(job)) hub.follow(job, true);
+        else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
+          const bundle = job && (row || past.get(job)) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
+          if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
+          const { [WIDGET]: _, ...data } = output.data;
+          outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
         }
       }
     }
