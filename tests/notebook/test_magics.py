@@ -539,3 +539,22 @@ def test_the_newest_table_is_the_live_one(shared: Kernel) -> None:
     shared.until(lambda: WIDGET not in shown[-1])
     shared.until(lambda: bool(rows_of(shared, second)))
     shared.run("job.stop();")
+
+
+def test_a_table_that_nobody_sees_gets_few_rows(shared: Kernel) -> None:
+    shared.run(ENDLESS.replace("endless", "unseen_row"), cell_id="unseen table")
+    table = shared.run("%sage_jobs -n 1")
+    comm = table.displays[0][WIDGET]["model_id"]
+
+    def tell(visible: bool) -> int:
+        content = {"command": "view", "id": "v", "visible": visible}
+        shared.wait(shared.send_comm(comm, {"method": "custom", "content": content}))
+        return len(rows_of(shared, table))
+
+    before = tell(False)
+    begun = int(shared.run("job.snapshot().items").result or 0)
+    shared.until(lambda: int(shared.run("job.snapshot().items").result or 0) > begun + 1000)  # which takes over 2 s
+    assert len(rows_of(shared, table)) <= before + 1
+    before = tell(True)
+    shared.until(lambda: len(rows_of(shared, table)) >= before + 3, timeout=8)
+    shared.run("job.stop();")
