@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import marshal
 import os
+import re
 import select
 import signal
 import subprocess
@@ -17,13 +18,14 @@ import threading
 from collections.abc import Callable, Collection
 
 from sage_nb.engine.buffers import Buffer
-from sage_nb.engine.childmain import GRACE
+from sage_nb.engine.childmain import ERR, GRACE, OUT
 from sage_nb.engine.frames import Connection, ConnectionClosed, Frame
 from sage_nb.errors import WorkerError
 
 __all__ = ["Child", "start"]
 
 _TAIL = 4096
+_MARKS = re.compile(b"([" + ERR + OUT + b"])")
 _BOOT = "import sys; sys.path[:] = {path!r}; from sage_nb.engine.childmain import main; main({reading}, {writing})"
 
 
@@ -31,13 +33,14 @@ def start(
     entry: str,
     *,
     name: str = "worker",
-    on_output: Callable[[str], None] | None = None,
+    on_output: Callable[[str, str], None] | None = None,
     hidden: Collection[str] = (),
 ) -> Child:
     """Start a worker process that calls `entry`, `"module:function"`, with a `ChildConnection`.
 
     It has the folder and `sys.path` of this process, and its environment, but for the variables `hidden`. `on_output`
-    gets what it prints, on a thread of its own, as it comes; without it, that goes to this process's `sys.stderr`.
+    gets what it prints, in order, and whether to `stdout` or `stderr`, as it comes, on a thread of its own; what goes
+    past Python counts as `stdout`. Without `on_output`, all goes to this process's `sys.stderr`.
     """
     inward, their_out = os.pipe()
     their_in, outward = os.pipe()
@@ -77,7 +80,7 @@ def _flags() -> list[str]:
     return found
 
 
-def _to_stderr(text: str) -> None:
+def _to_stderr(text: str, _stream: str) -> None:
     if sys.stderr is not None:
         sys.stderr.write(text)
 
@@ -90,7 +93,7 @@ class Child:
 
     def __init__(
         self, process: subprocess.Popen[bytes], connection: Connection, output: int, name: str,
-        on_output: Callable[[str], None],
+        on_output: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self.name = name
         self.pid = process.pid
@@ -98,7 +101,9 @@ class Child:
         self._connection = connection
         self._output = output
         self._on_output = on_output
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decode = {name: decoder("replace").decode for name in ("stdout", "stderr")}
+        self._stream = "stdout"
         self._tail = ""
         self._pidfd = _open_pidfd(process.pid)
         self._printing = threading.Thread(target=self._read_output, name=f"sage_nb {name} output", daemon=True)
@@ -193,13 +198,17 @@ class Child:
             data = os.read(self._output, 1 << 16)
             if not data:
                 break
-            self._take(self._decode(data))
+            for part in _MARKS.split(data.replace(OUT + ERR, b"")):
+                if part in (ERR, OUT):
+                    self._stream = "stderr" if part == ERR else "stdout"
+                elif part:
+                    self._take(self._decode[self._stream](part), self._stream)
         os.close(self._output)
 
-    def _take(self, text: str) -> None:
+    def _take(self, text: str, stream: str) -> None:
         self._tail = (self._tail + text)[-_TAIL:]
         try:
-            self._on_output(text)
+            self._on_output(text, stream)
         except Exception:  # noqa: BLE001 - it is told, and the worker must not block on a full pipe
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 

@@ -7,6 +7,7 @@ goes too. Imports little, as every worker waits for it.
 from __future__ import annotations
 
 import importlib
+import io
 import marshal
 import os
 import select
@@ -15,13 +16,17 @@ import sys
 import threading
 from collections.abc import Callable
 
+from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.frames import Connection, ConnectionClosed
 from sage_nb.engine.rebuild import StandIn
 
-__all__ = ["GRACE", "ChildConnection", "main"]
+__all__ = ["ERR", "GRACE", "OUT", "ChildConnection", "main"]
 
 GRACE = 1.0
 """Seconds that a worker has, from the end of its pipe, to close what it opened."""
+
+ERR, OUT = b"\x12", b"\x14"
+"""Between them is what was written to `sys.stderr`. One pipe for both keeps the order."""
 
 _KEPT: list[object] = []
 """The `__main__` that the process began with: the interpreter still runs it."""
@@ -81,5 +86,22 @@ def main(reading: int, writing: int) -> None:
 
 
 def _make_line_buffered() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Marked()), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
+
+
+class _Marked(io.RawIOBase):
+    """`stderr`, with a mark before and behind what is written. No part is too large to be written as one."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, data: Buffer) -> int:  # type: ignore[override]
+        part = bytes(data[: select.PIPE_BUF - 2])
+        os.write(2, ERR + part + OUT)
+        return len(part)

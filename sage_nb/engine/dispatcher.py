@@ -31,6 +31,7 @@ from sage_nb.engine.letters import DeadLetters
 from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.loops import LoopEnded
+from sage_nb.engine.printing import Printed, printing_of
 from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.services import ServiceHost, Step
 from sage_nb.engine.stages import Plan, Stage
@@ -132,7 +133,8 @@ class Dispatcher:
         self._on_change = on_change
         self._on_end = on_end
         self._on_restart = on_restart
-        self.thread_context = thread_context
+        self.printed = Printed()
+        self.thread_context = partial(printing_of, self.printed, thread_context)
         self._context = contextvars.copy_context()
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
@@ -637,12 +639,14 @@ class Dispatcher:
         if not self.done.is_set():
             self._end()
         self._let_go()
+        self._tell(self.printed.end)  # services that were kept have had a word
         self.clean.set()
         self._wake.notify_all()
         self._tell(self._on_change)
 
     def _end(self) -> None:
         self._tasks.clear()
+        self._tell(self.printed.end)
         self.ended = time.time()
         if self.error is not None and self._outcome == "completed":
             self._outcome = "failed"

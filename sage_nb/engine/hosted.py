@@ -13,9 +13,12 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sage_nb.engine.answering import Answers
 from sage_nb.engine.channels import Inbox, Lane
 from sage_nb.engine.child import Child, start
+from sage_nb.engine.displaying import publish
 from sage_nb.engine.failure import Failure, add_note, cells, describe_site, explain
 from sage_nb.engine.loops import Counts, LoopEnded
 from sage_nb.engine.pace import Pace
@@ -292,6 +295,9 @@ class HostedTask(Task):
                 self.attempt.say(text, level)
             else:
                 self.attempt.log.say(source, text, level)
+        elif kind == Say.DISPLAY:
+            with self.attempt.thread_context():
+                publish(*msgspec.msgpack.decode(buffers[0]))
         elif kind == Say.READY:
             (self.total,) = unpack(buffers[0])
             self.ready.set()
@@ -360,10 +366,11 @@ class HostedTask(Task):
         exc = loads_exception(buffers[count:])
         self.attempt.caught(op, policy, item, exc if isinstance(exc, Exception) else RuntimeError(str(exc)))
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, stream: str = "stdout") -> None:
         with self.attempt.thread_context():
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            file = sys.stderr if stream == "stderr" else sys.stdout
+            file.write(text)
+            file.flush()
 
     # From other threads
 

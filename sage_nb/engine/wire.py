@@ -44,6 +44,7 @@ class Say(IntEnum):
     UNWANTED = 28  # nobody wants the items of the process's source
     DONE = 27  # nothing more will come
     OUTPUT = 29  # of an actor: text that was printed there
+    DISPLAY = 30  # what was displayed: its representations by mime type, and their metadata
 
 
 def pack(*values: Any) -> bytes:

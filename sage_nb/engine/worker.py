@@ -8,6 +8,7 @@ them, and then says how many items the task is done with: in this order, so that
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from sage_nb.engine import failure as failures
 from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.channels import ASLEEP, BATCH, Inbox, Lane
+from sage_nb.engine.displaying import Bundle, send_displays
 from sage_nb.engine.failure import Failure, explain, safe_repr
 from sage_nb.engine.frames import ConnectionClosed, Frame
 from sage_nb.engine.log import JobLog
@@ -61,6 +65,7 @@ _FINISH_WITHIN = 0.2
 def run(connection: WorkerConnection) -> None:
     """Run the task that the first frame describes, to its end. The entry of a worker process."""
     _, buffers = connection.receive()
+    send_displays(lambda data, metadata: _show(connection, data, metadata))
     order = loads(buffers)
     failures.CELLS.update(order["cells"])
     attempt = RemoteAttempt(connection, order)
@@ -78,6 +83,11 @@ def run(connection: WorkerConnection) -> None:
     task.play(opened)
     links.finished()
     writer.join()
+
+
+def _show(connection: WorkerConnection, data: Bundle, metadata: Bundle) -> None:
+    sys.stdout.flush()
+    connection.send(Say.DISPLAY, msgspec.msgpack.encode([data, metadata]))
 
 
 class _Log(JobLog):

@@ -24,6 +24,7 @@ from sage_nb.jobs.snapshot import (
     JobSnapshot,
     LogView,
     OperatorView,
+    OutputView,
     Progress,
     ResultView,
     ServiceView,
@@ -42,6 +43,7 @@ _RESULT_SIZE = 1 << 15
 _PICTURE_SHARE = 10
 """A picture is made anew only after ten times as long as the last one took to make."""
 _LOG_LINES = 100
+_OUTPUT_LINES, _LIVE_OUTPUT_LINES = 500, 20
 _ENOUGH_LOOKS = 10
 _TIMED = frozenset({"window", "interval_join"})
 
@@ -100,11 +102,20 @@ class Describer:
             results=tuple(self._result(result, counts) for result in job.results.values()),
             logs=tuple(LogView(time=e.time, level=e.level, source=e.source, text=safe_text(e.text)) for e in lines),
             log_total=job.log.total,
+            output=self._output(),
             error=self._error(),
             attempt=job.attempt,
             dead_letters=self._dead_letters(),
             notes=tuple(safe_text(note) for note in job.notes),
         )
+
+    def _output(self) -> OutputView | None:
+        printed = self._job.printed
+        if not printed.held_size:
+            return None
+        lines = printed.last(_OUTPUT_LINES if self._job.status in ENDED else _LIVE_OUTPUT_LINES)  # counts those as well
+        wide = 1000 if self._job.status in ENDED else 200
+        return OutputView(total=printed.lines, held=printed.held, lines=tuple(safe_text(line, wide) for line in lines))
 
     # Counters
 

@@ -26,6 +26,7 @@ __all__ = [
     "JobSnapshot",
     "LogView",
     "OperatorView",
+    "OutputView",
     "Progress",
     "ResultView",
     "ServiceView",
@@ -150,6 +151,17 @@ class LogView(_View, frozen=True, kw_only=True):
     text: str
 
 
+class OutputView(_View, frozen=True, kw_only=True):
+    """What a job has printed, where that was more than goes into its cell."""
+
+    total: int
+    """Lines in all."""
+    held: int
+    """Lines that are not in the cell."""
+    lines: tuple[str, ...] = ()
+    """The last ones."""
+
+
 class CodeLine(_View, frozen=True, kw_only=True):
     """One line of the user's code around an error."""
 
@@ -212,6 +224,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     logs: tuple[LogView, ...] = ()
     """The last lines only; `log_total` counts all."""
     log_total: int = 0
+    output: OutputView | None = None
+    """None where the cell has all that was printed."""
     error: ErrorView | None = None
     notes: tuple[str, ...] = ()
     """What the reader should know beside the state: warnings, calls that could not be interrupted."""

@@ -14,7 +14,7 @@ from sage_nb.jobs.submitting import SubmittingEnvironment
 from sage_nb.notebook.completion import Completion
 from sage_nb.notebook.declared import environment_html, environment_text
 from sage_nb.notebook.html import render_explanation
-from sage_nb.notebook.kernel import current_cell, mark_cell, pin_threads
+from sage_nb.notebook.kernel import Gates, current_cell, mark_cell, pin_threads
 from sage_nb.notebook.known import Known
 from sage_nb.notebook.magics import SageMagics
 from sage_nb.notebook.servers import ServerMagics
@@ -43,6 +43,7 @@ class _Loaded:
         html.for_type(Explanation, render_explanation)
         html.for_type(SubmittingEnvironment, environment_html)
         text.for_type(SubmittingEnvironment, lambda env, printer, cycle: printer.text(environment_text(env)))
+        self.gates = Gates(shell)
         use_thread_context(lambda: pin_threads(shell))
 
     def before_cell(self, info: Any) -> None:
@@ -68,6 +69,7 @@ class _Loaded:
 
     def undo(self) -> None:
         use_thread_context(lambda: nullcontext)
+        self.gates.remove()
         self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
         html, text = (self.shell.display_formatter.formatters[mime] for mime in ("text/html", "text/plain"))
         html.pop(Explanation, None)

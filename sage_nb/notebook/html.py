@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from sage_nb.jobs.explain import Explanation
-from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, ResultView, ServiceView
+from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, OutputView, ResultView, ServiceView
 from sage_nb.notebook import words
 from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg, spark_svg
 
@@ -52,6 +52,7 @@ def render_html(snapshot: JobSnapshot) -> str:
         *([_services(snapshot.services)] if snapshot.services else []),
         *(_result(result) for result in snapshot.results),
         *(_result(words.dead_letters(letters)) for letters in snapshot.dead_letters),
+        *([_output(snapshot.output)] if snapshot.output else []),
         *([_logs(snapshot)] if snapshot.log_total else []),
     ]
     return _div("\n".join(parts), _FRAME)
@@ -214,6 +215,11 @@ def _newest(result: ResultView) -> str:
     alt = f"The newest item of {words.plain(result.name)}"
     look = "display:block;max-width:100%;max-height:480px;margin:6px 0 0"
     return f'<img src="{result.picture}" alt="{escape(alt)}" style="{look}">'
+
+
+def _output(output: OutputView) -> str:
+    said = words.showing(output.total, len(output.lines), "line")
+    return _details(f"Output {_span(said, _MUTED)}", _pre("\n".join(map(_text, output.lines))))
 
 
 def _logs(snapshot: JobSnapshot) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from sage_nb.engine.printing import of_job
 from sage_nb.jobs.manager import ThreadContext
 
-__all__ = ["Cell", "cell_is_running", "current_cell", "mark_cell", "pin_threads"]
+__all__ = ["Cell", "Gates", "cell_is_running", "current_cell", "mark_cell", "pin_threads"]
+
+_HEADLESS = 10
+"""How much more a job may print where nobody looks at a page that it could freeze."""
 
 _running = False
 
@@ -61,13 +67,83 @@ def pin_threads(shell: Any) -> ThreadContext:
     parent = get_parent()
     if not parent:
         return nullcontext
+    watched = current_cell(shell).watched
 
     @contextmanager
     def pinned() -> Iterator[None]:
         token = shell.set_thread_parent(parent)
+        printed = of_job.get()
+        if printed is not None and not watched:
+            printed.widen(_HEADLESS)
         try:
             yield
         finally:
             shell.reset_thread_parent(token)
 
     return pinned
+
+
+class Gates:
+    """What a job prints and displays passes through its `Printed`; what all others do is left alone.
+
+    `sys.stdout`, `sys.stderr` and what publishes displays stay the kernel's own objects; each gets a class with one
+    more question in it: whose thread is it? (An attribute of the object would not do: IPython puts a `write` of its
+    own there while a cell runs, and puts back afterwards what it found.) Where the kernel is not ipykernel, nothing is
+    done.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._before: list[tuple[Any, type]] = []
+        if not hasattr(shell, "set_thread_parent"):
+            return
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "set_thread_parent"):
+                self._put(stream, _gated_stream(type(stream)))
+        self._put(shell.display_pub, _gated_publisher(type(shell.display_pub)))
+
+    def _put(self, owner: Any, cls: type) -> None:
+        self._before.append((owner, type(owner)))
+        owner.__class__ = cls
+
+    def remove(self) -> None:
+        """Have everything as it was."""
+        for owner, cls in self._before:
+            owner.__class__ = cls
+        self._before.clear()
+
+
+def _gated_stream(cls: Any) -> type:
+    class OutStream(cls):  # type: ignore[misc]
+        @property
+        def write(self) -> Callable[[str], Any]:
+            found: Callable[[str], Any] = self.__dict__.get("write") or super().write
+            printed = of_job.get()
+            return found if printed is None else partial(printed.take, write=found, flush=super().flush)
+
+        @write.setter
+        def write(self, value: Callable[[str], Any]) -> None:
+            self.__dict__["write"] = value
+
+        @write.deleter
+        def write(self) -> None:
+            self.__dict__.pop("write", None)
+
+        def flush(self) -> None:
+            printed = of_job.get()
+            if printed is None or printed.may_flush():
+                super().flush()
+
+    return OutStream
+
+
+def _gated_publisher(cls: Any) -> type:
+    class DisplayPublisher(cls):  # type: ignore[misc]
+        def publish(self, *args: Any, transient: dict[str, Any] | None = None, update: bool = False, **kw: Any) -> None:
+            publish = partial(super().publish, *args, transient=transient, update=update, **kw)
+            printed = of_job.get()
+            if printed is None:
+                publish()
+            else:
+                printed.display(publish, str((transient or {}).get("display_id")) if update else None)
+
+    return DisplayPublisher

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, OperatorView, ResultView, ServiceView
+from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, OperatorView, OutputView, ResultView, ServiceView
 from sage_nb.notebook import words
 
 __all__ = ["render_error", "render_line", "render_text"]
 
-_ROWS, _LOG_LINES = 10, 10
+_ROWS, _LOG_LINES, _OUTPUT_LINES = 10, 10, 10
 _CELL = 32
 _GAP = 2
 _SHORT_NAME = 12
@@ -36,6 +36,7 @@ def render_text(snapshot: JobSnapshot, width: int = 80) -> str:
         *(list(_result(result, width)) for result in snapshot.results),
         *(list(_result(words.dead_letters(letters), width)) for letters in snapshot.dead_letters),
         list(_error(snapshot.error, width)) if snapshot.error else [],
+        list(_output(snapshot.output, width)) if snapshot.output else [],
         list(_logs(snapshot, width)),
         [line for note in snapshot.notes for line in _wrapped(f"! {words.plain(note)}", width, 2)],
     ]
@@ -232,6 +233,12 @@ def _error(error: ErrorView, width: int) -> Iterator[str]:
     if error.traceback and not error.code:
         for line in words.plain(error.traceback, lines=True).rstrip().split("\n"):
             yield from _wrapped(f"  {line.expandtabs(4)}", width, 4)
+
+
+def _output(output: OutputView, width: int) -> Iterator[str]:
+    lines = output.lines[-_OUTPUT_LINES:]
+    yield f"output: {words.showing(output.total, len(lines), 'line')}"
+    yield from (words.fit(words.plain(line), width) for line in lines)
 
 
 def _logs(snapshot: JobSnapshot, width: int) -> Iterator[str]:

@@ -13,6 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ import msgspec
 from sage_nb.engine.buffers import Buffer
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.frames import Frame
+from sage_nb.engine.printing import Printed
 from sage_nb.engine.travelled import dumps_exception
 from sage_nb.errors import JobNotFoundError, JobStateError, SageError, WorkerError
 from sage_nb.remote import protocol
@@ -77,6 +79,7 @@ class HostedJob:
         self._room = threading.Lock()
         self.stop_asked = False
         """Whether it is to stop, so that an end by force is no failure."""
+        self._past_python = Printed()
         self._cannot_keep: str | None = None
         """Why something that the job gave is not in its log, which nothing may follow then."""
         self._end_body: list[Buffer] = []
@@ -190,14 +193,18 @@ class HostedJob:
             self.loop.call_soon_threadsafe(self._changed, kind, found)
         self._tell()
 
-    def printed(self, _runner: Runner, text: str) -> None:
+    def printed(self, _runner: Runner, text: str, stream: str) -> None:
         """Something was printed past Python's `sys.stdout`."""
-        with contextlib.suppress(OSError):
-            self.spool.append(Kind.OUTPUT, protocol.Text(text))
+        self._past_python.take(text, partial(self._keep_printed, stream))
+
+    def _keep_printed(self, stream: str, text: str) -> None:
+        with contextlib.suppress(OSError, JobNotFoundError):
+            self.spool.append(Kind.OUTPUT, protocol.Output(text, stream))
         self._tell()
 
     def ended_process(self, runner: Runner, why: WorkerError) -> None:
         """The process has ended."""
+        self._past_python.end()
         self.loop.call_soon_threadsafe(self._gone, runner, why)
 
     def _acknowledge(self, runner: Runner, size: int) -> None:

@@ -14,12 +14,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
+from sage_nb.engine.displaying import Bundle
 from sage_nb.engine.failure import Failure, explain, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.frames import Connection
 from sage_nb.engine.letters import DeadLetter
@@ -116,7 +120,8 @@ class Outbox:
         self._lines = 0
         self._notes = 0
         self._letters: dict[str, int] = {}
-        self._printed: list[str] = []
+        self._printed: list[tuple[str, Any]] = []
+        """`stdout` or `stderr` and the text, or `display` and what was displayed."""
         self._status = ""
         self._next_snapshot = 0.0
         self._last_snapshot = b""
@@ -187,10 +192,22 @@ class Outbox:
         self._next_snapshot = 0.0
         self.wake()
 
-    def print(self, text: str) -> None:
-        """What a thread of the job printed."""
+    def print(self, text: str, stream: str) -> None:
+        """What a thread printed in this process."""
+        run = self._run
+        if run is None:
+            self._add(stream, text)
+        else:
+            run.printed.take(text, partial(self._add, stream))
+
+    def display(self, data: Bundle, metadata: Bundle) -> None:
+        """What a thread displayed in this process."""
+        if self._run is not None:
+            self._run.printed.display(partial(self._add, "display", protocol.Display(data, metadata)), None)
+
+    def _add(self, stream: str, what: Any) -> None:
         with self._order:
-            self._printed.append(text)
+            self._printed.append((stream, what))
         if self.idle:
             self.wake()
 
@@ -340,8 +357,12 @@ class Outbox:
     def _send_output(self) -> None:
         with self._order:
             printed, self._printed = self._printed, []
-        if printed:
-            self._send(Kind.OUTPUT, protocol.Text("".join(printed)))
+        for stream, found in groupby(printed, key=itemgetter(0)):
+            if stream == "display":
+                for _, head in found:
+                    self._send(Kind.DISPLAY, head)
+            else:
+                self._send(Kind.OUTPUT, protocol.Output("".join(text for _, text in found), stream))
 
     def _send_lines(self) -> None:
         assert self._run is not None

@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -86,6 +87,7 @@ class Kind(IntEnum):
     OUTPUT = 9
     NOTE = 10
     SNAPSHOT = 11
+    DISPLAY = 12
 
 
 class Order(IntEnum):
@@ -192,9 +194,24 @@ class Ended(Head, frozen=True):
 
 
 class Text(Head, frozen=True):
-    """What was printed, or a note."""
+    """A note."""
 
     text: str
+
+
+class Output(Head, frozen=True):
+    """What was printed."""
+
+    text: str
+    stream: str = "stdout"
+    """Or `stderr`."""
+
+
+class Display(Head, frozen=True):
+    """What was displayed: its representations by mime type, and their metadata."""
+
+    data: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 _HEADS: dict[int, type[Head]] = {
@@ -205,7 +222,8 @@ _HEADS: dict[int, type[Head]] = {
     Kind.DECLARED: Declared,
     Kind.RESTARTED: Restarted,
     Kind.ENDED: Ended,
-    Kind.OUTPUT: Text,
+    Kind.OUTPUT: Output,
+    Kind.DISPLAY: Display,
     Kind.NOTE: Text,
 }
 _DECODERS = {kind: msgspec.msgpack.Decoder(head) for kind, head in _HEADS.items()}

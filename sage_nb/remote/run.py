@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from sage_nb.engine.dispatcher import ENDED, Order
+from sage_nb.engine.displaying import publish
 from sage_nb.engine.failure import Failure, add_note, headline, safe_str, safe_text
 from sage_nb.engine.letters import DeadLetter, Letters
 from sage_nb.engine.log import JobLog, LogLine
@@ -270,8 +271,11 @@ class RemoteRun:
             self._begin_anew(head)
         elif isinstance(head, protocol.Letter):
             self._take_letter(head, body)
-        elif isinstance(head, protocol.Text) and kind == Kind.OUTPUT:
-            self._print(head.text)
+        elif isinstance(head, protocol.Output):
+            self._print(head)
+        elif isinstance(head, protocol.Display):
+            with self._thread_context():
+                publish(head.data, head.metadata)
         elif isinstance(head, protocol.Text):
             if head.text not in self.notes:
                 self.notes.append(head.text)
@@ -364,9 +368,10 @@ class RemoteRun:
         letters.add(DeadLetter(item, error, head.time))
         letters.total = head.total
 
-    def _print(self, text: str) -> None:
+    def _print(self, head: protocol.Output) -> None:
+        """The job's process has seen to it that this is no more than a cell can show."""
         with self._thread_context():
-            print(text, end="", file=sys.stdout, flush=True)
+            print(head.text, end="", file=sys.stderr if head.stream == "stderr" else sys.stdout, flush=True)
 
     def _become(self, status: str, head: protocol.State | None = None) -> None:
         if self.done.is_set():

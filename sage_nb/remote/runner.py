@@ -22,6 +22,7 @@ import msgspec
 from sage_nb.engine import failure
 from sage_nb.engine.childmain import ChildConnection
 from sage_nb.engine.dispatcher import Dispatcher
+from sage_nb.engine.displaying import send_displays
 from sage_nb.engine.failure import headline
 from sage_nb.engine.frames import ConnectionClosed
 from sage_nb.engine.shipping import RECEIVED
@@ -104,7 +105,8 @@ class _Runner:
         if order.folder is not None and os.path.isdir(order.folder):
             os.chdir(order.folder)
         for name in ("stdout", "stderr"):
-            setattr(sys, name, _Printed(self._outbox))
+            setattr(sys, name, _Stream(self._outbox, name))
+        send_displays(self._outbox.display)
         try:
             self._submit(order)
         except BaseException as exc:
@@ -220,15 +222,16 @@ class _Manager(JobManager):
         job._dispatcher.start()
 
 
-class _Printed(io.TextIOBase):
-    """`sys.stdout` of a runner: what is printed goes to whoever watches the job."""
+class _Stream(io.TextIOBase):
+    """`sys.stdout` or `sys.stderr` of a runner: what is printed goes to whoever watches the job."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, name: str) -> None:
         self._outbox = outbox
+        self._name = name
 
     def write(self, text: str) -> int:
         if text:
-            self._outbox.print(text)
+            self._outbox.print(text, self._name)
         return len(text)
 
     def writable(self) -> bool:

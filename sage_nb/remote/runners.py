@@ -56,7 +56,7 @@ class Listener(Protocol):
     """What is told of a runner's job."""
 
     def said(self, runner: Runner, frame: Frame) -> None: ...
-    def printed(self, runner: Runner, text: str) -> None:
+    def printed(self, runner: Runner, text: str, stream: str) -> None:
         """What was printed past Python's `sys.stdout`."""
 
     def ended_process(self, runner: Runner, why: WorkerError) -> None:
@@ -178,10 +178,10 @@ class Runner:
             _LOG.exception("what a runner said could not be taken in")
             self._gone(WorkerError(f"the server could not take in what the job's process said: {headline(exc)}"))
 
-    def _print(self, text: str) -> None:
+    def _print(self, text: str, stream: str) -> None:
         listener = self._listener
         if listener is not None:
-            listener.printed(self, text)
+            listener.printed(self, text, stream)
         else:
             _LOG.warning("a runner says: %s", text.rstrip())
 

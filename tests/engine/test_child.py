@@ -137,7 +137,7 @@ def test_a_worker_that_ends_by_itself_is_told_with_its_exit_code() -> None:
 
 def test_a_failing_worker_is_told_with_what_it_printed_last() -> None:
     said: list[str] = []
-    child = started("fail", on_output=said.append)
+    child = started("fail", on_output=lambda text, _: said.append(text))
     with pytest.raises(WorkerError, match="ended with exit code 1") as caught:
         child.receive()
     assert "ValueError: wrong from the start" in caught.value.__notes__[0]
@@ -146,11 +146,12 @@ def test_a_failing_worker_is_told_with_what_it_printed_last() -> None:
 
 
 def test_what_a_worker_prints_comes_here_and_spoils_no_message() -> None:
-    said: list[str] = []
-    child = started("speak", on_output=said.append)
+    said: list[tuple[str, str]] = []
+    child = started("speak", on_output=lambda *one: said.append(one))
     assert got(child) == (0, [b""])
     child.close()
-    assert "".join(said) == "from Python: ä\nfrom below\nfrom a process\nto stderr\n"
+    assert "".join(text for text, _ in said) == "from Python: ä\nfrom below\nfrom a process\nto stderr\n"
+    assert [one for one in said if one[1] == "stderr"] == [("to stderr\n", "stderr")]
 
 
 def test_a_worker_that_sleeps_ends_when_its_pipe_does(tmp_path: Path) -> None:

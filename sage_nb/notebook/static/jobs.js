@@ -15,13 +15,14 @@
 const ENDED = new Set(["completed", "failed", "stopped"]);
 const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
 const TICK_MS = 250;
-const UNANSWERED_MS = 5000, PRESENCE_MS = 5000;
+const UNANSWERED_MS = 5000;
 /** @type {[Command, string, string, (row: Row) => boolean][]} */
 const BUTTONS = [
   ["open", "Open the cell", "M6.5 3H3v10h10V9.5M9 3h4v4M13 3L7.5 8.5", (row) => Boolean(row.path && row.cell)],
   ["attach", "Attach in a new notebook", "M3.5 2.5h9v11h-9zM8 5.5v5M5.5 8h5", (row) => row.where === "server"],
   ["stop", "Stop", "M4.5 4.5h7v7h-7z", (row) => !ENDED.has(row.status)],
 ];
+const PRESENCE_MS = 5000;
 const LESSON = "A job is a pipeline that runs: items come from a source, pass its operators and end in a sink. " +
   "After %load_ext sage_nb, run this in a cell:";
 const EXAMPLE = `%%sage_submit squares
@@ -142,34 +143,34 @@ export function mountJobs(el, options) {
  *   el: HTMLElement}} context */
 async function render({ model, el }) {
   const url = URL.createObjectURL(new Blob([model.get("kit")], { type: "text/javascript" })), kit = await import(url);
-  const page = /** @type {any} */ (globalThis).sageNb, id = Math.random().toString(36).slice(2);
-  let seen = true, saidAt = performance.now();
-  // Rows come while somebody sees them: a page that is closed the hard way says nothing, and one that is open goes on.
-  const tell = () => {
-    saidAt = performance.now();
-    model.send({ command: "view", id, visible: seen && !document.hidden });
-  };
-  const eye = new IntersectionObserver((all) => {
-    seen = all[all.length - 1].isIntersecting;
-    tell();
-  });
-  const draw = () => {
-    jobs.update(model.get("rows"));
-    if (performance.now() - saidAt > PRESENCE_MS) tell();
-  };
+  const page = /** @type {any} */ (globalThis).sageNb, id = `table-${Math.random().toString(36).slice(2, 10)}`;
   /** @type {Options["onCommand"]} */
   const onCommand = ({ command, job }) => {
     if (command === "stop") model.send({ command, job });
     page?.command(job, command);
   };
   const jobs = mountJobs(el, { kit, commands: page ? ["open", "attach", "stop"] : ["stop"], onCommand });
+  // Rows come while somebody sees them: a page that is closed the hard way says nothing, so one that is open goes on.
+  let inSight = true, saidAt = performance.now();
+  const tell = () => {
+    saidAt = performance.now();
+    model.send({ command: "view", id, visible: inSight && !document.hidden });
+  };
+  const watch = new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    tell();
+  });
+  const draw = () => {
+    jobs.update(model.get("rows"));
+    if (performance.now() - saidAt > PRESENCE_MS) tell();
+  };
   model.on("change:rows", draw);
   draw();
-  eye.observe(el);
+  watch.observe(el);
   return () => {
-    eye.disconnect();
     URL.revokeObjectURL(url);
     model.off("change:rows", draw);
+    watch.disconnect();
     jobs.dispose();
   };
 }

@@ -23,6 +23,7 @@
  *   shape: [number, number] | null, picture: string | null}} Result
  * @typedef {{operator: string, total: number, rows: string[][]}} DeadLetters
  * @typedef {{time: number, level: string, source: string, text: string}} Log
+ * @typedef {{total: number, held: number, lines: string[]}} Output
  * @typedef {{number: number, text: string, marked: boolean}} CodeLine
  * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
  *   code: CodeLine[], traceback: string}} Failure
@@ -31,7 +32,7 @@
  *   fraction: number | null, eta: number | null, waiting_for: string | null, operators: Operator[],
  *   drawing: {width: number, height: number, boxes: BoxPlace[], edges: EdgePlace[]},
  *   services: Service[], results: Result[], dead_letters: DeadLetters[], logs: Log[],
- *   log_total: number, error: Failure | null, notes: string[]}} Snapshot
+ *   log_total: number, output: Output | null, error: Failure | null, notes: string[]}} Snapshot
  * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
  *   | {command: "view", id: string, visible: boolean} | {command: "download", result: string, format: string}} Command
  * @typedef {{result: string, format: string, error: string | null}} File  its content comes beside it
@@ -842,6 +843,21 @@ function logsPart() {
   };
 }
 
+/** The last lines that were printed, where a job prints more than goes into its cell. @returns {Part} */
+function outputPart() {
+  const said = h("span", { class: "sage-muted" });
+  const lines = h("pre", { tabindex: 0, role: "group", "aria-label": "Last lines printed" });
+  const node = h("details", {}, h("summary", {}, "Output", said), lines);
+  const draw = (/** @type {Snapshot} */ s) => following(lines, () => say(lines, (s.output?.lines ?? []).join("\n")));
+  return {
+    node,
+    update: whenOpen(node, draw, ({ output }) => {
+      set(node, { hidden: !output });
+      if (output) say(said, words.showing(output.total, output.lines.length, "line"));
+    }),
+  };
+}
+
 function logLine() {
   const parts = ["time", "level", "source", "text"].map((name) => h("span", { class: `sage-log-${name}` }));
   const node = h("div", {}, ...parts);
@@ -912,7 +928,7 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
   const id = `view-${Math.random().toString(36).slice(2, 10)}`;
   const results = resultsPart(formats, (result, format) => onCommand({ command: "download", result, format }));
   const parts = [headerPart(press), factsPart(notify), errorPart(), notesPart(), picturePart(), operatorsPart(),
-    servicesPart(), results, logsPart()];
+    servicesPart(), results, outputPart(), logsPart()];
   const status = h("div", { class: "sage-unseen", role: "status", "aria-live": "polite" });
   const looks = { class: "sage-job", role: "region", tabindex: -1, "data-theme": theme ?? null, hidden: true };
   const root = h("section", looks, ...parts.map((part) => part.node), status);
