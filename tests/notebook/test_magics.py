@@ -512,6 +512,8 @@ def rows_of(kernel: Kernel, reply: Reply) -> list[list[dict[str, Any]]]:
 
 
 def test_the_table_of_jobs_is_live_while_one_runs_and_ends_as_html_and_text(shared: Kernel) -> None:
+    for _ in range(3):
+        shared.run("%%sage_submit earlier --wait\nenv.from_batch([1]).print()")
     shared.run(ENDLESS.replace("endless", "listed"), cell_id="listed")
     table = shared.run("%sage_jobs -n 3")
     assert {WIDGET, "text/html", "text/plain"} <= table.displays[0].keys()
