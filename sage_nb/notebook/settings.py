@@ -9,10 +9,10 @@ __all__ = ["Settings", "settings"]
 
 @dataclass
 class Settings:
-    """Times are in seconds."""
+    """How views behave; those that are made later take what is set."""
 
     notify_after: float | None = 30.0
-    """How long a job has to run for its end to be told by a notification of the browser; None for never."""
+    """Seconds that a job must have taken for its end to be told to a reader who is elsewhere; None: never."""
 
 
 settings = Settings()

@@ -18,7 +18,6 @@ import threading
 import time
 import uuid
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,10 @@ from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.notebook.downloads import FORMATS, as_file
 from sage_nb.notebook.html import render_html
 from sage_nb.notebook.kernel import cell_is_running
+from sage_nb.notebook.settings import settings
 from sage_nb.notebook.text import render_text
 
-__all__ = ["JobView", "Settings", "settings", "show_job", "static_bundle"]
+__all__ = ["JobView", "settings", "show_job", "static_bundle"]
 
 _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
@@ -45,17 +45,6 @@ _NOBODY = 10.0
 _GRACE = 15.0  # seconds without a word after which a view counts as gone
 _KEPT_VIEWS = 30
 _PIECE = 1 << 19
-
-
-@dataclass
-class Settings:
-    """How views behave; those that are made later take what is set."""
-
-    notify_after: float | None = 30.0
-    """Seconds that a job must have taken for its end to be told to a reader who is elsewhere; None: never."""
-
-
-settings = Settings()
 
 
 def static_bundle(snapshot: JobSnapshot) -> dict[str, Any]:

@@ -512,6 +512,8 @@ def rows_of(kernel: Kernel, reply: Reply) -> list[list[dict[str, Any]]]:
 
 
 def test_the_table_of_jobs_is_live_while_one_runs_and_ends_as_html_and_text(shared: Kernel) -> None:
+    for _ in range(3):
+        shared.run("%%sage_submit earlier --wait\nenv.from_batch([1]).print()")
     shared.run(ENDLESS.replace("endless", "listed"), cell_id="listed")
     table = shared.run("%sage_jobs -n 3")
     assert {WIDGET, "text/html", "text/plain"} <= table.displays[0].keys()
@@ -538,4 +540,23 @@ def test_the_newest_table_is_the_live_one(shared: Kernel) -> None:
     (shown,) = [outputs for outputs in shared.displays.values() if outputs[0] == first.displays[0]]
     shared.until(lambda: WIDGET not in shown[-1])
     shared.until(lambda: bool(rows_of(shared, second)))
+    shared.run("job.stop();")
+
+
+def test_a_table_that_nobody_sees_gets_few_rows(shared: Kernel) -> None:
+    shared.run(ENDLESS.replace("endless", "unseen_row"), cell_id="unseen table")
+    table = shared.run("%sage_jobs -n 1")
+    comm = table.displays[0][WIDGET]["model_id"]
+
+    def tell(visible: bool) -> int:
+        content = {"command": "view", "id": "v", "visible": visible}
+        shared.wait(shared.send_comm(comm, {"method": "custom", "content": content}))
+        return len(rows_of(shared, table))
+
+    before = tell(False)
+    begun = int(shared.run("job.snapshot().items").result or 0)
+    shared.until(lambda: int(shared.run("job.snapshot().items").result or 0) > begun + 1000)  # which takes over 2 s
+    assert len(rows_of(shared, table)) <= before + 1
+    before = tell(True)
+    shared.until(lambda: len(rows_of(shared, table)) >= before + 3, timeout=8)
     shared.run("job.stop();")

@@ -308,6 +308,19 @@ def test_the_table_of_jobs_is_live_for_those_of_a_server_too(shared: Kernel, cli
     assert "not connected" in shared.run("%sage_connect --off\n%sage_connect").stdout
 
 
+def test_a_form_submits_to_the_server_that_the_notebook_is_connected_to(shared: Kernel, server: Notice) -> None:
+    shared.run("%sage_connect server")
+    shared.run("def build(env, n: int = 3):\n    env.from_batch(range(n)).collect('all')\nform = launcher(build)")
+    assert shared.run("form.target").result == repr(at(server))
+    assert shared.run("list(form.submit().wait().results['all'])").result == "[0, 1, 2]"
+    assert (
+        f"env = RemoteEnvironment('build', host='127.0.0.1', port={server.port})"
+        in shared.run("print(form.code())").stdout
+    )
+    shared.run("%sage_connect --off\nform.target = 'kernel'")
+    assert shared.run("form.submit().snapshot().server is None").result == "True"
+
+
 def test_a_job_that_waits_for_a_runner_says_how_many_come_before_it(shared: Kernel) -> None:
     for number in range(9):
         shared.run(ENDLESS.replace("endless", f"one{number}").replace("-o job", f"-o job{number}"))
