@@ -294,12 +294,23 @@ class Page:
                 return self.heard[-1]
 
     def row(self, name: str, condition: Callable[[dict[str, Any]], Any] = bool, limit: float = LIMIT) -> dict[str, Any]:
-        """The row of a job, in the next list that has it so."""
+        """The row of a job, in the newest list or the next one that has it so."""
 
         def rows(message: dict[str, Any]) -> list[dict[str, Any]]:
             return [row for row in message.get("rows", ()) if row["name"] == name and condition(row)]
 
-        return rows(self.wait(rows, limit))[0]
+        newest = [message for message in self.heard if message["op"] == "jobs"][-1:]
+        found = [row for message in newest for row in rows(message)]
+        return found[0] if found else rows(self.wait(rows, limit))[0]
+
+    def state(self, condition: Callable[[dict[str, Any]], Any], limit: float = LIMIT) -> dict[str, Any]:
+        """How the JobManager server is, in the newest list or the next one that has it so."""
+        for message in [message for message in self.heard if message["op"] == "jobs"][-1:]:
+            if condition(message["server"]):
+                return dict(message["server"])
+        return dict(
+            self.wait(lambda message: message["op"] == "jobs" and condition(message["server"]), limit)["server"]
+        )
 
     def snapshot(self, condition: Callable[[dict[str, Any]], Any] = bool, limit: float = LIMIT) -> dict[str, Any]:
         """The next snapshot that is so."""
@@ -318,6 +329,7 @@ class Page:
 
     def close(self) -> None:
         self._socket.close()
+        self._socket.shutdown()  # one that was closed from the other side is still open here
 
     def __enter__(self) -> Page:
         return self

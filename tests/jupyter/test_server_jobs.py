@@ -43,7 +43,7 @@ def submitted(port: int, name: str) -> Job:
 
 
 def test_a_job_of_the_server_is_listed_followed_and_stopped(jupyter: JupyterServer, port: int, page: Page) -> None:
-    page.wait(lambda message: message.get("server", {}).get("state") == "running")
+    page.state(lambda server: server["state"] == "running")
     job = submitted(port, "remote")
     row = page.row("remote", lambda row: row["status"] == "running" and row["items"] > 0)
     assert (row["uuid"], row["where"], row["place"], row["path"]) == (job.uuid, "server", f"127.0.0.1:{port}", None)
@@ -55,7 +55,8 @@ def test_a_job_of_the_server_is_listed_followed_and_stopped(jupyter: JupyterServ
         assert jupyter.post(f"jobs/{job.uuid}/{op}").status == 202
         page.snapshot(lambda snapshot, status=status: snapshot["status"] == status)
     job.wait()
-    page.row("remote", lambda row: row["status"] == "stopped" and row["items"] == job.snapshot().items)
+    items = job.snapshot().items
+    page.row("remote", lambda row: row["status"] == "stopped" and row["items"] == items)
     assert jupyter.get(f"jobs/{job.uuid}")["server"] == f"127.0.0.1:{port}"
     assert jupyter.get(f"jobs/{job.uuid}/bundle")["text/plain"]
     assert isinstance(jupyter.get(f"jobs/{job.uuid}/logs?n=5"), list)
@@ -89,7 +90,7 @@ def numbers():
         time.sleep(0.01)
         yield 1
 env = RemoteEnvironment("from a cell", port={port})
-env.from_batch(numbers).sink(print)
+env.from_batch(numbers).sink(lambda x: None)
 remote = env.submit()
 print(remote.uuid)
 """,
@@ -109,9 +110,9 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(
     notice = running(port)
     assert notice is not None
     os.kill(notice.pid, signal.SIGKILL)
-    page.wait(lambda message: message.get("server", {}).get("state") in ("unreachable", "none"))
+    page.state(lambda server: server["state"] in ("unreachable", "none"))
     restart_background(port)
-    page.wait(lambda message: message.get("server", {}).get("state") == "running")
+    page.state(lambda server: server["state"] == "running")
     page.row("survivor", lambda row: row["status"] == "failed")
     other = submitted(port, "next")
     page.row("next", lambda row: row["status"] == "running" and row["items"] > 0)
@@ -121,16 +122,16 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(
 
 
 def test_another_server_takes_the_place_of_one_that_has_stopped(jupyter: JupyterServer, port: int, page: Page) -> None:
-    page.wait(lambda message: message.get("server", {}).get("state") == "running")
+    page.state(lambda server: server["state"] == "running")
     with_job = submitted(port, "of the first")
     page.row("of the first", lambda row: row["status"] == "running")
     with_job.stop()
     stop_background(port)
-    page.wait(lambda message: message.get("server", {}).get("state") == "none")
+    page.state(lambda server: server["state"] == "none")
     assert jupyter.ask("GET", "sage-nb/jobmanager/health").status == 503
     second = start_background(Settings(port=0))
-    page.wait(lambda message: message.get("server", {}).get("address") == f"127.0.0.1:{second.port}")
-    page.wait(lambda message: "rows" in message and "of the first" not in {row["name"] for row in message["rows"]})
+    page.state(lambda server: server["address"] == f"127.0.0.1:{second.port}")
+    assert "of the first" not in jupyter.rows()
     stop_background(second.port)
     start_background(Settings(port=port))
 
