@@ -1,4 +1,4 @@
-# Everything happens in .venv, with the versions in requirements.lock.
+# Everything happens in .venv, with the versions in requirements.lock; what checks the JavaScript is in node_modules.
 # Paths are relative and tools are started as `python -m`, so that the folder may be called anything.
 
 .DEFAULT_GOAL := help
@@ -13,6 +13,7 @@ unexport PIP_TARGET PIP_PREFIX PIP_USER PIP_CONSTRAINT UV_PYTHON UV_SYSTEM_PYTHO
 PYTHON := .venv/bin/python
 UV := $(PYTHON) -m uv
 READY := .venv/.ready
+NODE_READY := node_modules/.ready
 BUILD := .build
 
 say = @printf '==> %s\n' '$(1)'
@@ -31,7 +32,7 @@ lab: $(READY) ## Open the quickstart in JupyterLab
 	@$(PYTHON) -m jupyterlab --ServerApp.ip=127.0.0.1 $$([ "$$(id -u)" != 0 ] || echo --allow-root) \
 		$(ARGS) notebooks/01_quickstart.ipynb
 
-test: $(READY) ## Run the linters and all tests, the browser's too (ARGS= goes to pytest)
+test: $(READY) $(NODE_READY) ## Run the linters and all tests, the browser's too (ARGS= goes to pytest)
 	$(call say,browser)
 	@$(PYTHON) -m tools.browser
 	@$(MAKE) lint
@@ -47,13 +48,15 @@ bench-ray: $(READY) ## Measure sage_nb on Ray beside what is written with Ray by
 bench-server: $(READY) ## Measure jobs on a JobManager server: latencies, throughput, memory
 	@$(PYTHON) -m benchmarks --server $(ARGS)
 
-lint: $(READY) ## Check style and types
+lint: $(READY) $(NODE_READY) ## Check style and types
 	$(call say,ruff check)
 	@$(PYTHON) -m ruff check .
 	$(call say,ruff format --check)
 	@$(PYTHON) -m ruff format --check .
 	$(call say,mypy --strict sage_nb and jupyter_extension)
 	@$(PYTHON) -m mypy --strict sage_nb jupyter_extension/sage_nb_jupyter
+	$(call say,tsc --checkJs --strict)
+	@$(PYTHON) -m tools.node check
 
 format: $(READY) ## Mend what the linters can mend
 	@$(PYTHON) -m ruff check --fix .
@@ -68,7 +71,7 @@ lock: .venv/bin/uv ## Renew the pins from pyproject.toml (ARGS=--upgrade takes n
 	@$(COMPILE) --extra demo -c requirements.lock pyproject.toml -o binder/requirements.txt
 
 clean: ## Remove .venv and everything that was made
-	rm -rf .venv $(BUILD) .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv node_modules $(BUILD) .bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What Jupyter reads is copied when the package is installed, also where the package itself is not.
@@ -79,6 +82,12 @@ $(READY): pyproject.toml requirements.lock $(SHARED) | .venv/bin/uv
 	$(call say,packages from requirements.lock)
 	@$(UV) pip sync --python $(PYTHON) requirements.lock
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# By the node and npm that are in .venv.
+$(NODE_READY): package.json package-lock.json .npmrc | $(READY)
+	$(call say,node_modules from package-lock.json)
+	@$(PYTHON) -m tools.node install
 	@touch $@
 
 .venv/bin/uv: | $(PYTHON)

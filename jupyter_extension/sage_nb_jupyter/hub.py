@@ -117,8 +117,9 @@ class Hub:
             return
         entry = self._entries.get(snapshot.uuid) or Entry(snapshot, described=False)
         known_better = snapshot.server is not None and self.server.has(snapshot.uuid)
-        entry.kernel, entry.kernel_id, entry.path = kernel, kernel.id, kernel.path
-        entry.cell = cell or entry.cell
+        if entry.kernel in (None, kernel):  # of several, the first: it is the one that submitted the job
+            entry.kernel, entry.kernel_id, entry.path = kernel, kernel.id, kernel.path
+            entry.cell = cell or entry.cell
         kernel.jobs.setdefault(snapshot.uuid, None)
         self._take(entry, entry.snapshot if known_better and entry.described else snapshot)
         self.set_pace(snapshot.uuid)

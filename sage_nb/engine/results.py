@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, overload
 
+from sage_nb.engine.failure import safe_str
+from sage_nb.errors import PipelineError
 from sage_nb.pipeline.graph import Operator
 
 __all__ = ["Result", "Results", "make_results"]
@@ -87,6 +91,50 @@ class Result(Sequence[Any]):
         if records and len(records) == len(items):
             return pd.DataFrame.from_records(records)
         return pd.DataFrame({"value": pd.Series(items, dtype=object).infer_objects()})
+
+    def to_csv(self, path: str | os.PathLike[str], *, encoding: str = "utf-8", delimiter: str = ",") -> None:
+        """Write what is there now to a CSV file, compressed where its name ends with `.gz`.
+
+        Rows and columns are those of `to_pandas`, and the rules for values those of `DataStream.to_csv`. The file
+        appears when it is complete; a file of that name is replaced then. Raises `PipelineError` where the items do
+        not fit in columns or the path is none to write to, and `OSError` where writing fails.
+        """
+        settings = {"encoding": encoding, "delimiter": delimiter}
+        _write("to_csv", self.name, self._snapshot(), path, settings)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write what is there now to a Parquet file, as `to_csv` does. Needs pyarrow, and one type per column."""
+        _write("to_parquet", self.name, self._snapshot(), path, {})
+
+
+def _write(kind: str, name: str, items: list[Any], path: Any, settings: dict[str, Any]) -> None:
+    from sage_nb.pipeline.files import CsvSink, ParquetSink, check_target
+
+    sink: Any = {"to_csv": CsvSink, "to_parquet": ParquetSink}[kind](check_target(kind, path, settings), **settings)
+    state = SimpleNamespace(failed=False)
+    sink.ctx = SimpleNamespace(is_stop_requested=lambda: state.failed, note=lambda _: None)
+    sink.open()
+    try:
+        for item in _of_one_form(items):
+            sink.execute(item)
+        sink.close()
+    except (TypeError, ValueError, OverflowError) as exc:
+        state.failed = True
+        raise PipelineError(f"the result {name!r} cannot be written: {safe_str(exc)}") from exc
+    finally:
+        state.failed = True  # what was not closed until here is discarded
+        sink.close()
+
+
+def _of_one_form(items: list[Any]) -> Iterable[Any]:
+    """The items, and where they are records that lack some fields of others, records with None for these."""
+    from sage_nb.engine.rows import as_record
+
+    records = [record for record in map(as_record, items) if record is not None]
+    names = dict.fromkeys(name for record in records for name in record)
+    if len(records) < len(items) or all(len(record) == len(names) for record in records):
+        return items
+    return ({name: record.get(name) for name in names} for record in records)
 
 
 class Results(dict[str, Result]):

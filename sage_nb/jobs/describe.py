@@ -6,14 +6,16 @@ import threading
 import time
 from collections import deque
 from itertools import chain
+from typing import Any
 
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
 from sage_nb.engine.failure import Failure, describe_site, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.loops import Counts
 from sage_nb.engine.results import Result
-from sage_nb.engine.rows import table_of
+from sage_nb.engine.rows import frame_shape, picture_of, table_of
 from sage_nb.engine.task import Task
 from sage_nb.jobs.layout import places
+from sage_nb.jobs.rates import RateHistory
 from sage_nb.jobs.snapshot import (
     CodeLine,
     DeadLetterView,
@@ -31,7 +33,13 @@ __all__ = ["Describer", "error_view"]
 
 _WINDOW = 2.0
 _SPACING = 0.2
-_RESULT_ROWS = 10
+_RESULT_ROWS, _FAST_ROWS = 200, 10
+_FAST = 20
+"""Items more than at the last look, from which on nobody reads the rows: fewer are shown then, which costs less."""
+_RESULT_SIZE = 1 << 15
+"""Characters that the rows of all results may have together; the newest ten of each are always there."""
+_PICTURE_SHARE = 10
+"""A picture is made anew only after ten times as long as the last one took to make."""
 _LOG_LINES = 100
 _ENOUGH_LOOKS = 10
 _TIMED = frozenset({"window", "interval_join"})
@@ -48,7 +56,11 @@ class Describer:
         self._samples: deque[tuple[float, dict[int, Counts], dict[int, float]]] = deque()
         self._attempt = 1
         self._lock = threading.Lock()
-        self._tables: dict[str, tuple[int, ResultView]] = {}
+        self._tables: dict[str, tuple[int, int, ResultView]] = {}
+        """By the name of a result: its total and its number of rows when it was described, and its description."""
+        self._pictures: dict[str, tuple[int, str | None, float]] = {}
+        """By the name of a result: its total when its picture was made, the picture, and when it may be made anew."""
+        self._history = RateHistory()
 
     def progress(self) -> Progress:
         """Counters of operators and states of services, as they are now."""
@@ -63,6 +75,9 @@ class Describer:
         items = sum(op.items_out for op in sources)
         total, fraction = self._extent(items)
         elapsed = 0.0 if job.started is None else (job.ended or time.time()) - job.started
+        with self._lock:
+            self._history.add(elapsed, items)
+            rates = self._history.rates()
         lines = list(job.log.lines.copy())[-_LOG_LINES:]
         return JobSnapshot(
             uuid=self._uuid,
@@ -76,6 +91,7 @@ class Describer:
             total=total,
             fraction=fraction,
             eta=self._eta(fraction, elapsed),
+            rates=tuple(float(f"{rate:.4g}") for rate in rates),
             waiting_for=job.waiting_for(),
             operators=operators,
             services=self._services(),
@@ -233,13 +249,40 @@ class Describer:
     def _result(self, result: Result, counts: dict[int, Counts]) -> ResultView:
         op = next(op for op in self._job.operators if op.kind == result.kind and _result_name(op) == result.name)
         total = len(result) if result.kind == "collect" else max(counts[op.id].items_in, len(result))
-        cached = self._tables.get(result.name)
-        if cached is not None and cached[0] == total:
-            return cached[1]
-        columns, numeric, rows = table_of(result.tail(_RESULT_ROWS if result.kind == "collect" else len(result)))
-        view = ResultView(name=result.name, kind=result.kind, total=total, columns=columns, numeric=numeric, rows=rows)
-        self._tables[result.name] = (total, view)
+        before, shown, cached = self._tables.get(result.name, (0, 0, None))
+        wanted = len(result)
+        if result.kind == "collect":
+            fast = total - before > _FAST and self._job.status not in ENDED
+            wanted = min(total, _FAST_ROWS if fast else _RESULT_ROWS)
+        picture = self._picture(result, total)
+        if cached is not None and (before, shown, cached.picture) == (total, wanted, picture):
+            return cached
+        items = result.tail(wanted)
+        columns, types, rows = table_of(items, _RESULT_SIZE // len(self._job.results))
+        view = ResultView(
+            name=result.name,
+            kind=result.kind,
+            total=total,
+            columns=columns,
+            types=types,
+            rows=rows,
+            shape=frame_shape(items[-1]) if items else None,
+            picture=picture,
+        )
+        self._tables[result.name] = (total, wanted, view)
         return view
+
+    def _picture(self, result: Result, total: int) -> str | None:
+        """The newest item as a picture. One that takes long to make is made less often, and again at the end."""
+        made_of, picture, due = self._pictures.get(result.name, (0, None, 0.0))
+        began = time.monotonic()
+        if made_of == total or (began < due and self._job.status not in ENDED):
+            return picture
+        items: list[Any] = result.tail(1)
+        picture = picture_of(items[0]) if items else None
+        now = time.monotonic()
+        self._pictures[result.name] = (total, picture, now + (now - began) * _PICTURE_SHARE)
+        return picture
 
     def _error(self) -> ErrorView | None:
         failure, error = self._job.failure, self._job.error

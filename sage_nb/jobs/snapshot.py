@@ -15,8 +15,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from sage_nb.engine.rows import ColumnType
+
 __all__ = [
     "CodeLine",
+    "ColumnType",
     "DeadLetterView",
     "ErrorView",
     "JobSnapshot",
@@ -111,9 +114,18 @@ class ResultView(_View, frozen=True, kw_only=True):
     total: int
     """Items so far; more than `rows` holds where the last ones only are shown."""
     columns: tuple[str, ...]
-    numeric: tuple[bool, ...]
-    """For each column, whether to align it to the right."""
+    types: tuple[ColumnType, ...] = ()
+    """For each column, what its values are: by that they are sorted, and numbers are aligned to the right."""
     rows: tuple[tuple[str, ...], ...]
+    shape: tuple[int, int] | None = None
+    """Rows and columns of the newest item, where that is a frame or a table by itself."""
+    picture: str | None = None
+    """The newest item as a picture, where it is one: a `data:` address of a PNG or JPEG file."""
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """For each column, whether it holds numbers."""
+        return tuple(one == "number" for one in self.types)
 
 
 class DeadLetterView(_View, frozen=True, kw_only=True):
@@ -186,6 +198,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     """Share of the sources' input that has been read, 0 to 1, where that is known."""
     eta: float | None = None
     """Estimated seconds to the end, where that is known."""
+    rates: tuple[float, ...] = ()
+    """Items per second from the start until now, in at most 60 parts of the same length; empty in the first moments."""
     waiting_for: str | None = None
     """What a start or a stop is waiting for at this moment."""
     operators: tuple[OperatorView, ...] = ()

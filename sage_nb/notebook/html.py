@@ -10,13 +10,14 @@ and tints are half transparent, the marks of states are of a middle brightness.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, ResultView, ServiceView
 from sage_nb.notebook import words
-from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg
+from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg, spark_svg
 
 __all__ = ["render_explanation", "render_html"]
 
@@ -38,6 +39,7 @@ _TINTS = {
 _FRAME = f"margin:2px 0;padding:12px 16px;border:{_LINE};border-radius:8px;font-size:13px;line-height:1.45"
 _BLOCK = "margin:10px 0 0"
 _MUTED = "opacity:.72"
+_PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
 
 
 def render_html(snapshot: JobSnapshot) -> str:
@@ -89,7 +91,8 @@ def _header(snapshot: JobSnapshot) -> Iterable[str]:
     uuid = f'<code style="background-color:transparent;font-size:11px;{_MUTED}">{_text(snapshot.uuid[:8])}</code>'
     server = _span(_text(words.at(snapshot)), f"margin-right:4px;font-size:12px;{_MUTED}") if snapshot.server else ""
     yield _div(" ".join(part for part in (state, name, server, uuid) if part), "margin:0;line-height:2")
-    yield _div(" · ".join(_text(fact) for fact in words.facts(snapshot) if fact), f"margin:4px 0 0;{_MUTED}")
+    facts = " · ".join(_text(fact) for fact in words.facts(snapshot) if fact)
+    yield _div(facts + _spark(snapshot), f"margin:4px 0 0;{_MUTED}")
     if not words.is_active(snapshot.status):
         return
     if snapshot.fraction is not None:
@@ -99,6 +102,15 @@ def _header(snapshot: JobSnapshot) -> Iterable[str]:
     seen = "This is how the job was when the view was last saved."
     waits = f"Waiting for {_text(snapshot.waiting_for)}. " if snapshot.waiting_for else ""
     yield _div(f"<em>{waits}{seen}</em>", f"{_BLOCK};{_MUTED}")
+
+
+def _spark(snapshot: JobSnapshot) -> str:
+    svg = spark_svg(snapshot.rates)
+    if not svg:
+        return ""
+    data = base64.b64encode(svg.encode()).decode()
+    look = "display:inline;margin:0 0 0 12px;vertical-align:middle"
+    return f' <img src="data:image/svg+xml;base64,{data}" alt="{escape(words.trend(snapshot))}" style="{look}">'
 
 
 def _error(error: ErrorView) -> str:
@@ -190,9 +202,18 @@ def _services(services: Sequence[ServiceView]) -> str:
 
 def _result(result: ResultView) -> str:
     rows = result.rows[-_ROWS:]
-    said = _span(words.showing(result.total, len(rows), "item"), _MUTED)
-    table = _table(result.columns, result.numeric, rows) if rows else ""
-    return _div(f"<strong>{_text(result.name)}</strong> {said}{table}", _BLOCK)
+    said = _span(words.extent(result, len(rows)), _MUTED)
+    table = _table(result.columns, result.numeric, rows) if rows and not words.is_only_picture(result) else ""
+    return _div(f"<strong>{_text(result.name)}</strong> {said}{_newest(result)}{table}", _BLOCK)
+
+
+def _newest(result: ResultView) -> str:
+    """The newest item, where it is a picture."""
+    if result.picture is None or not _PICTURE.fullmatch(result.picture):
+        return ""
+    alt = f"The newest item of {words.plain(result.name)}"
+    look = "display:block;max-width:100%;max-height:480px;margin:6px 0 0"
+    return f'<img src="{result.picture}" alt="{escape(alt)}" style="{look}">'
 
 
 def _logs(snapshot: JobSnapshot) -> str:

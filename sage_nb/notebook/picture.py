@@ -24,7 +24,17 @@ from sage_nb.engine.stages import SINKS
 from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 from sage_nb.notebook import words
 
-__all__ = ["Box", "Edge", "Picture", "layout", "pipeline_alt", "pipeline_size", "pipeline_svg"]
+__all__ = [
+    "Box",
+    "Edge",
+    "Picture",
+    "layout",
+    "pipeline_alt",
+    "pipeline_size",
+    "pipeline_svg",
+    "spark_path",
+    "spark_svg",
+]
 
 WIDTH, HEIGHT = 148, 62
 GAP_X, GAP_Y, PAD = 36, 18, 12
@@ -33,6 +43,7 @@ CORNER, END_CORNER = 8, 24
 TEXT_MARGIN, END_TEXT_MARGIN = 14, 20
 NAME_SIZE = 12
 MARK = 10
+SPARK_WIDTH, SPARK_HEIGHT = 96, 18
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _FILL, _BORDER, _EDGE = "#f1f4f8", "#9aa4b2", "#8590a0"
@@ -321,6 +332,27 @@ def pipeline_svg(snapshot: JobSnapshot, instead: Mapping[int, str] | None = None
             "</svg>",
         ]
     )
+
+
+def spark_path(rates: Sequence[float]) -> str:
+    """The curve of rates as a path; empty where two points are missing."""
+    most = max(rates, default=0.0)
+    if len(rates) < 2 or not most > 0:
+        return ""
+    last = len(rates) - 1
+    xs = (i * SPARK_WIDTH // last for i in range(len(rates)))
+    ys = (SPARK_HEIGHT - 1 - math.floor(rate / most * (SPARK_HEIGHT - 2)) for rate in rates)
+    return "M" + "L".join(f"{x},{y}" for x, y in zip(xs, ys, strict=True))
+
+
+def spark_svg(rates: Sequence[float]) -> str:
+    """The curve of rates as an SVG file; empty where two points are missing."""
+    path = spark_path(rates)
+    if not path:
+        return ""
+    size = f'width="{SPARK_WIDTH}" height="{SPARK_HEIGHT}"'
+    stroke = f'fill="none" stroke="{_ACCENT}" stroke-width="1.5" stroke-linejoin="round"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><path d="{path}" {stroke}/></svg>'
 
 
 def _edge_svg(edge: Edge) -> str:

@@ -17,6 +17,7 @@ _ROWS, _LOG_LINES = 10, 10
 _CELL = 32
 _GAP = 2
 _SHORT_NAME = 12
+_BARS = 20
 _DEEPEST = 24
 _DISPENSABLE = {
     **dict.fromkeys(("p50", "Late", "Instances", "p99", "Blocked", "Waiting", "Busy"), 26),
@@ -96,7 +97,9 @@ def _header(snapshot: JobSnapshot, width: int) -> Iterator[str]:
         yield "  ".join([state, words.fit(words.plain(snapshot.name), room), uuid])
         yield from _wrapped(f"  {server}", width, 2) if server else ()
     facts = " · ".join(words.plain(fact) for fact in words.facts(snapshot) if fact)
-    yield from _wrapped(f"  {facts}", width, 2)
+    bars = words.bars(snapshot.rates, _BARS)
+    beside = bool(bars) and words.cell_width(facts) + len(bars) + 2 * _GAP <= width
+    yield from _wrapped(f"  {facts}  {bars}" if beside else f"  {facts}", width, 2)
     if not _is_live(snapshot):
         return
     if snapshot.fraction is not None:
@@ -205,9 +208,9 @@ def _services(services: Iterable[ServiceView], width: int) -> Iterator[str]:
 
 def _result(result: ResultView, width: int) -> Iterator[str]:
     rows = [[words.plain(cell) for cell in row] for row in result.rows[-_ROWS:]]
-    said = words.showing(result.total, len(rows), "item")
+    said = words.extent(result, len(rows))
     yield words.fit(f"{words.fit(words.plain(result.name), max(width - len(said) - _GAP, 8))}: {said}", width)
-    if rows:
+    if rows and not words.is_only_picture(result):
         yield from _table([words.plain(column) for column in result.columns], result.numeric, rows, width)
 
 

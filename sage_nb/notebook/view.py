@@ -8,14 +8,17 @@ and text, which need no kernel.
 Flow control. Nothing is queued: a snapshot is made when it is sent, so that a slow page gets fewer of them and none
 that is old. The views say whether they are in sight (`{command: "view", id, visible}`), when that changes and every
 five seconds. While nobody is there, the server would keep every message for a page that may come back; so it gets one
-in ten seconds.
+in ten seconds. Pictures, which are large, are a trait of their own, which is sent only when it changes.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 import uuid
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +26,16 @@ import anywidget
 import traitlets
 
 from sage_nb.engine.dispatcher import ENDED
-from sage_nb.engine.failure import headline
+from sage_nb.engine.failure import headline, safe_str
+from sage_nb.errors import JobNotFoundError
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.snapshot import JobSnapshot
+from sage_nb.notebook.downloads import FORMATS, as_file
 from sage_nb.notebook.html import render_html
 from sage_nb.notebook.kernel import cell_is_running
 from sage_nb.notebook.text import render_text
 
-__all__ = ["JobView", "show_job", "static_bundle"]
+__all__ = ["JobView", "Settings", "settings", "show_job", "static_bundle"]
 
 _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
@@ -39,6 +44,18 @@ _OUT_OF_SIGHT = 1.0
 _NOBODY = 10.0
 _GRACE = 15.0  # seconds without a word after which a view counts as gone
 _KEPT_VIEWS = 30
+_PIECE = 1 << 19
+
+
+@dataclass
+class Settings:
+    """How views behave; those that are made later take what is set."""
+
+    notify_after: float | None = 30.0
+    """Seconds that a job must have taken for its end to be told to a reader who is elsewhere; None: never."""
+
+
+settings = Settings()
 
 
 def static_bundle(snapshot: JobSnapshot) -> dict[str, Any]:
@@ -52,6 +69,12 @@ class JobWidget(anywidget.AnyWidget):
     _esm = _STATIC / "jobview.js"
     _css = _STATIC / "jobview.css"
     snapshot = traitlets.Dict().tag(sync=True)
+    pictures = traitlets.Dict().tag(sync=True)
+    """By the name of a result: its newest item, where that is a picture."""
+    notify = traitlets.Float(allow_none=True).tag(sync=True)
+    """Seconds that the job must have taken for its end to be told to a reader who is elsewhere; None: never."""
+    formats = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    """What results can be downloaded as."""
 
 
 class JobView:
@@ -59,6 +82,8 @@ class JobView:
 
     def __init__(self, job: Job, shell: Any) -> None:
         self._job: Job | None = job
+        self._results = weakref.ref(job)
+        """To download results from; they can be had as long as somebody holds the job."""
         self._uuid = job.uuid
         self._shell = shell
         self._display_id = uuid.uuid4().hex
@@ -68,7 +93,13 @@ class JobView:
         self._born = time.monotonic()
         self._last: float = 0.0
         self._ended = False
-        self._widget = JobWidget(snapshot=job.snapshot().to_dict())
+        snapshot, pictures = _in_two(job.snapshot())
+        self._widget = JobWidget(
+            snapshot=snapshot,
+            pictures=pictures,
+            notify=settings.notify_after,
+            formats=[name for name, needs in FORMATS.items() if not needs or importlib.util.find_spec(needs)],
+        )
         self._widget.on_msg(self._on_message)
 
     def show(self) -> None:
@@ -109,7 +140,10 @@ class JobView:
         ended = job.status in ENDED
         snapshot = job.snapshot()
         self._last = time.monotonic()
-        self._widget.snapshot = snapshot.to_dict()
+        plain, pictures = _in_two(snapshot)
+        if pictures != self._widget.pictures:
+            self._widget.pictures = pictures
+        self._widget.snapshot = plain
         if ended:
             self._ended, self._job = True, None
             self._publish(static_bundle(snapshot), update=True)
@@ -158,7 +192,24 @@ class JobView:
             self._view_changed(content)
         elif job is not None and command in ("stop", "pause", "resume"):
             job._dispatcher.ask(command)
+        elif command == "download":
+            work = threading.Thread(target=self._download, args=(content,), name="sage_nb download", daemon=True)
+            work.start()
         _pump.wake()
+
+    def _download(self, content: dict[str, Any]) -> None:
+        """Send a result as a file, or say why that cannot be."""
+        name, format, data = str(content.get("result")), str(content.get("format")), b""
+        try:
+            job = self._results()
+            if job is None:
+                raise JobNotFoundError("the results are gone with the job; keep it in a variable")
+            data = as_file(job.results[name], format)
+            error = None
+        except Exception as exc:  # noqa: BLE001 - the reader is told, whatever it is
+            error = safe_str(exc)
+        pieces = [data[start : start + _PIECE] for start in range(0, len(data), _PIECE)]
+        self._widget.send({"result": name, "format": format, "error": error}, buffers=pieces)
 
     def _view_changed(self, content: dict[str, Any]) -> None:
         self._heard, key = True, str(content.get("id"))
@@ -166,6 +217,15 @@ class JobView:
             self._views.pop(key, None)
         else:
             self._views[key] = content.get("visible", True) is not False, time.monotonic()
+
+
+def _in_two(snapshot: JobSnapshot) -> tuple[dict[str, Any], dict[str, str]]:
+    """The snapshot as data without its pictures, and those by the names of their results."""
+    plain = snapshot.to_dict()
+    pictures = {result["name"]: result["picture"] for result in plain["results"] if result["picture"]}
+    for result in plain["results"]:
+        result["picture"] = None
+    return plain, pictures
 
 
 class _Pump:

@@ -10,6 +10,7 @@ import math
 import time
 import unicodedata
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from sage_nb.engine.dispatcher import ENDED
@@ -20,6 +21,7 @@ __all__ = [
     "MARKS",
     "Column",
     "at",
+    "bars",
     "blocks",
     "cell_width",
     "clock",
@@ -28,12 +30,14 @@ __all__ = [
     "dead_letters",
     "duration",
     "ends_in",
+    "extent",
     "facts",
     "fit",
     "flow",
     "in_and_out",
     "instances",
     "is_active",
+    "is_only_picture",
     "kind",
     "named_count",
     "percent",
@@ -43,6 +47,7 @@ __all__ = [
     "shortened",
     "showing",
     "state_word",
+    "trend",
 ]
 
 MARKS = {
@@ -237,9 +242,45 @@ def dead_letters(letters: DeadLetterView) -> ResultView:
         kind="show",
         total=letters.total,
         columns=("item", "error"),
-        numeric=(False, False),
+        types=("text", "text"),
         rows=letters.rows,
     )
+
+
+def extent(result: ResultView, shown: int) -> str:
+    """How much of a result is shown: `1,234 items, showing the last 20`, `3 items, the newest 9 rows × 2 columns`."""
+    said = named_count(result.total, "item")
+    newest = f"{said}, " if result.total == 1 else f"{said}, the newest "
+    if result.picture is not None:
+        return f"{newest}a picture"
+    if result.shape is None:
+        return showing(result.total, shown, "item")
+    rows, columns = result.shape
+    return f"{newest}{named_count(rows, 'row')} × {named_count(columns, 'column')}"
+
+
+def is_only_picture(result: ResultView) -> bool:
+    """Whether a table beside the picture would say nothing more than that it is one."""
+    return result.picture is not None and len(result.columns) < 2
+
+
+def trend(snapshot: JobSnapshot) -> str:
+    """What the curve of rates shows: `Rate over time: 12 k/s now, 20 k/s at most`."""
+    when = "now" if is_active(snapshot.status) else "on average"
+    return f"Rate over time: {rate(snapshot.rate)} {when}, {rate(max(snapshot.rates))} at most"
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def bars(rates: Sequence[float], width: int) -> str:
+    """The curve of rates in at most `width` characters; nothing where two points are missing."""
+    most = max(rates, default=0.0)
+    if len(rates) < 2 or not most > 0:
+        return ""
+    edges = [n * len(rates) // min(width, len(rates)) for n in range(min(width, len(rates)) + 1)]
+    means = [sum(rates[a:b]) / (b - a) for a, b in pairwise(edges)]
+    return "".join(_BARS[math.floor(mean / most * (len(_BARS) - 1) + 0.5)] for mean in means)
 
 
 def facts(snapshot: JobSnapshot) -> list[str]:

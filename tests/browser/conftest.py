@@ -1,4 +1,4 @@
-"""Fixtures that drive a real JupyterLab in a real browser."""
+"""Fixtures that drive a real JupyterLab and a real Notebook 7 in a real browser."""
 
 from __future__ import annotations
 
@@ -36,18 +36,37 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def notebook7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabServer]:
+    """One Notebook 7 for all browser tests."""
+    server = LabServer(tmp_path_factory.mktemp("notebook7"), app="notebook")
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def page(lab: LabServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[LabPage]:
-    """A fresh page, with nothing remembered; a failed test leaves its picture in .build/screenshots."""
+    """A fresh page of JupyterLab, with nothing remembered; a failed test leaves its picture in .build/screenshots."""
+    yield from fresh_page(lab, browser, request)
+
+
+@pytest.fixture
+def page7(notebook7: LabServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[LabPage]:
+    """The same of Notebook 7."""
+    yield from fresh_page(notebook7, browser, request)
+
+
+def fresh_page(server: LabServer, browser: Browser, request: pytest.FixtureRequest) -> Iterator[LabPage]:
     context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=2)
     context.set_default_timeout(20_000)
-    one = LabPage(lab, context.new_page(), SHOTS)
+    one = LabPage(server, context.new_page(), SHOTS)
     yield one
     report = request.node.stash.get(REPORTS, {}).get("call")
     if report is not None and report.failed:
         one.screenshot(f"failed-{request.node.name}")
-    context.close()
-    lab.end_kernels()
+    for every in (one, *one.others):
+        every.page.context.close()
+    server.end_kernels()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,9 @@
-"""A real JupyterLab and a page that works in it the way a person does.
+"""A real JupyterLab or Notebook 7, and a page that works in it the way a person does.
 
-`LabServer` is one `jupyter lab` process with folders of its own. `LabPage` opens a notebook in it, clicks, waits and
-reads; what it waits for is something that a person could see, or a file that changed. JupyterLab's own application
-object (`window.jupyterapp`) is asked only where the page shows nothing reliable: whether a kernel is connected.
+`LabServer` is one `jupyter lab` or `jupyter notebook` process with folders of its own. `LabPage` opens a notebook in
+it, clicks, waits and reads; what it waits for is something that a person could see, or a file that changed. Jupyter's
+own application object (`window.jupyterapp`) is asked only where the page shows nothing reliable: whether a kernel is
+connected.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import nbformat
@@ -47,9 +48,11 @@ LOCAL = {"127.0.0.1", "localhost", ""}
 
 
 class LabServer:
-    """One JupyterLab on a loopback port. Its notebooks are in `root`; its settings and run-time files are its own."""
+    """One JupyterLab on a loopback port, or one Notebook 7. Its notebooks are in `root`; its settings and run-time files
+    are its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, app: Literal["lab", "notebook"] = "lab") -> None:
+        self.app = app
         self.root = folder / "root"
         self.root.mkdir()
         self.token = secrets.token_hex(16)
@@ -125,8 +128,10 @@ class LabServer:
             "LabApp.news_url": "None",
             "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
             "LabApp.expose_app_in_browser": "True",
+            "JupyterNotebookApp.expose_app_in_browser": "True",
         }
-        return [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+        module = {"lab": "jupyterlab", "notebook": "notebook"}[self.app]
+        return [sys.executable, "-m", module, *(f"--{name}={value}" for name, value in options.items())]
 
     def _environment(self, folder: Path) -> dict[str, str]:
         foreign = ("JUPYTER", "PYTHONPATH")
@@ -143,7 +148,7 @@ class LabServer:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise RuntimeError(f"jupyter lab ended with {self._process.returncode}\n{self.log[-4000:]}")
+                raise RuntimeError(f"jupyter {self.app} ended with {self._process.returncode}\n{self.log[-4000:]}")
             # The server writes down which port it got in the end, and only then is it asked.
             for file in self.runtime.glob("jpserver-*.json"):
                 with contextlib.suppress(OSError, ValueError):
@@ -151,7 +156,7 @@ class LabServer:
                     self.api("GET", "status")
                     return self.url
             time.sleep(0.05)
-        raise RuntimeError(f"jupyter lab was not ready within {timeout} s\n{self.log[-4000:]}")
+        raise RuntimeError(f"jupyter {self.app} was not ready within {timeout} s\n{self.log[-4000:]}")
 
 
 class LabPage:
@@ -164,6 +169,8 @@ class LabPage:
         self.console_errors: list[str] = []
         self.outside: list[str] = []
         """Every address that was asked for beyond this machine; a page that works offline has none."""
+        self.others: list[LabPage] = []
+        """Pages in browsers of their own, which are closed with this one."""
         self._shots = shots
         self._workspace = secrets.token_hex(4)
         page.on("console", self._on_console)
@@ -192,6 +199,17 @@ class LabPage:
         self.name = f"{self._workspace}-{source.name}"
         self.file.write_bytes(source.read_bytes())
         return self._go()
+
+    def second(self) -> LabPage:
+        """The same notebook in another browser; returns when the kernel is connected there too."""
+        browser = self.page.context.browser
+        assert browser is not None
+        context = browser.new_context(viewport={"width": 1280, "height": 1000})
+        context.set_default_timeout(20_000)
+        other = LabPage(self.lab, context.new_page(), self._shots)
+        other.name = self.name
+        self.others.append(other)
+        return other._go()
 
     def open_without_kernel(self, *, as_stranger: bool = False) -> LabPage:
         """Open the saved file again with all kernels ended and none started, as somebody does who only reads.
@@ -277,7 +295,7 @@ class LabPage:
         before = self._written()
         self.page.keyboard.press("Control+s")
         deadline = time.monotonic() + timeout
-        while self._written() == before:
+        while self._written() == before or not self.file.stat().st_size:  # Notebook 7 writes in place
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} was not saved within {timeout} s")
             self.page.wait_for_timeout(50)  # lets Playwright's own events through, which time.sleep would hold
@@ -309,7 +327,8 @@ class LabPage:
 
     def _goto(self) -> None:
         # A workspace of its own: the default one would open what the last test left.
-        self.page.goto(f"{self.lab.url}lab/workspaces/{self._workspace}/tree/{self.name}?token={self.lab.token}")
+        where = {"lab": f"lab/workspaces/{self._workspace}/tree", "notebook": "notebooks"}[self.lab.app]
+        self.page.goto(f"{self.lab.url}{where}/{self.name}?token={self.lab.token}")
         self._wait_notebook()
 
     def _wait_notebook(self) -> None:

@@ -250,3 +250,48 @@ flights = env.from_csv(data / "flights.csv.zip").map(parse).map(add_plane)
 flights.flatmap(Worst, 5).show("worst", rows=5)
 flights.filter(lambda f: f["made_up"] > 60, name="early birds").collect("early")
 """.strip()
+
+
+RESULTS = """
+%%sage_submit squares -o job
+class Dot:
+    def _repr_png_(self):
+        return ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAA"
+                "AABJRU5ErkJggg==")
+
+numbers = env.from_source(iter(range(40)), delay=0.02).map(lambda n: {"n": n, "square": n * n}, name="square")
+numbers.collect("squares")
+numbers.map(lambda n: Dot(), name="draw").show("dot")
+""".strip()
+
+
+def test_results_can_be_sorted_and_had_as_files_when_the_job_has_ended(page: LabPage) -> None:
+    """The file has HTML and text alone; on the page the view goes on."""
+    page.open([LOAD, RESULTS]).run_all()
+    view = page.output(1)
+    state(view, "Completed")
+    expect(view.get_by_role("img", name="The newest item of dot")).to_be_visible()
+    head = view.get_by_role("columnheader", name="square").get_by_role("button")
+    head.click()
+    head.click()
+    expect(view.locator("tbody td:nth-child(2):visible").first).to_have_text("1521")
+    view.get_by_role("searchbox").click()
+    page.page.keyboard.type("dd15")  # in a notebook, "dd" as a command takes the cell away
+    expect(view.get_by_text("0 of 40 rows")).to_be_visible()
+    page.page.keyboard.press("Backspace")
+    for _ in range(3):
+        page.page.keyboard.press("Backspace")
+    for name, magic in (("CSV", b"n,square\n0,0\n1,1\n"), ("Parquet", b"PAR1")):
+        with page.page.expect_download() as saved:
+            view.get_by_role("button", name=name).first.click()
+        assert saved.value.path().read_bytes().startswith(magic)
+    page.screenshot("results-ended", view)
+
+    (bundle,) = html_of(page.save(), 1)
+    assert set(bundle) == {"text/html", "text/plain"}
+    assert "data:image/png;base64," in bundle["text/html"]
+    page.open_without_kernel()
+    state(page.output(1), "Completed")
+    expect(page.output(1).get_by_role("button", name="CSV")).to_have_count(0)
+    assert page.outside == []
+    assert ours(page) == []

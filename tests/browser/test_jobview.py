@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 import sage_nb.notebook
 from sage_nb.jobs.layout import places
@@ -29,7 +29,10 @@ MOUNT = """async ([code, snapshots]) => {
   for (const [name, snapshot] of Object.entries(snapshots)) {
     const el = document.body.appendChild(document.createElement("div"));
     el.id = name;
-    jobs[name] = module.mountJob(el, {onCommand: (command) => commands.push(command), theme: window.theme});
+    jobs[name] = module.mountJob(el, {
+      onCommand: (command) => commands.push(command), theme: window.theme, notify: window.notify ?? null,
+      formats: window.formats ?? [],
+    });
     jobs[name].update(snapshot);
   }
 }"""
@@ -147,6 +150,17 @@ def test_the_picture_is_the_one_of_python(view: View, name: str) -> None:
     assert theirs == {**ours, "boxes": list(ours["boxes"]), "edges": list(ours["edges"])}
     facts = view.page.evaluate("snapshot => module.words.facts(snapshot)", SAMPLES[name].to_dict())
     assert facts == words.facts(SAMPLES[name])
+    sample = SAMPLES[name]
+    said = view.page.evaluate(
+        """s => [s.rates.length ? module.words.trend(s) : null, module.sparkPath(s.rates),
+               s.results.map(one => module.words.extent(one, one.rows.length))]""",
+        sample.to_dict(),
+    )
+    assert said == [
+        words.trend(sample) if sample.rates else None,
+        picture.spark_path(sample.rates),
+        [words.extent(one, len(one.rows)) for one in sample.results],
+    ]
     assert view.page.evaluate("snapshot => module.words.at(snapshot)", SAMPLES[name].to_dict()) == words.at(
         SAMPLES[name]
     )
@@ -294,7 +308,7 @@ def test_text_of_the_users_is_never_markup(view: View) -> None:
     view.page.evaluate("() => document.querySelectorAll('details').forEach(details => { details.open = true })")
     expect(root.locator("td").last).to_contain_text("<script>window.harmed=true</script>")
     view.page.wait_for_timeout(100)
-    assert root.locator("img, script").count() == 0
+    assert root.locator("img[src], img[onerror], script").count() == 0
     assert view.page.evaluate("() => window.harmed") is None
 
 
@@ -428,6 +442,11 @@ def test_a_restarting_job_can_be_stopped_and_its_time_goes_on(view: View) -> Non
 # ---------------------------------------------------------------- commands
 
 
+def buttons(view: View) -> Locator:
+    """Those that command the job."""
+    return view.page.locator(".sage-buttons button:visible")
+
+
 def test_two_quick_clicks_stop_once(view: View) -> None:
     """The first click is answered at once in the page and sent; the second does nothing, and neither does Pause."""
     view.show("running")
@@ -440,7 +459,7 @@ def test_two_quick_clicks_stop_once(view: View) -> None:
     assert view.pressed() == ["stop"]
     view.update("running", status="stopped")
     expect(view.page.locator(".sage-state")).to_have_text("Stopped")
-    expect(view.page.get_by_role("button")).to_have_count(0)
+    expect(buttons(view)).to_have_count(0)
 
 
 def test_pause_becomes_resume_when_the_job_has_paused(view: View) -> None:
@@ -461,7 +480,7 @@ def test_buttons_stay_where_they_are(view: View) -> None:
     places = []
     for changes in ({}, {"items": 10**12, "elapsed": 1e6}, {"status": "paused"}, {"status": "stopping"}):
         view.update("running", **changes)
-        places.append([button.bounding_box() for button in view.page.get_by_role("button").all()])
+        places.append([button.bounding_box() for button in buttons(view).all()])
     assert places == [places[0]] * 4
 
 
@@ -582,3 +601,193 @@ def test_an_empty_job_needs_no_operators(view: View) -> None:
     view.show("no_operators")
     expect(view.page.locator(".sage-picture")).to_be_hidden()
     assert view.page.locator("details:visible, table:visible").count() == 0
+
+
+# ---------------------------------------------------------------- results
+
+
+def column(view: View, number: int) -> list[str]:
+    return view.page.locator(f"#rich .sage-result >> nth=0 >> tbody td:nth-child({number})").all_inner_texts()
+
+
+def test_a_column_is_sorted_by_value_up_down_and_not_at_all(view: View) -> None:
+    """By a click or a key on its head: numbers, dates and durations as such; what is empty or none comes last."""
+    view.show("rich")
+    heads = view.page.locator("#rich .sage-result").first.locator("th")
+    loss = heads.nth(1).get_by_role("button")
+    as_they_came = column(view, 2)
+    numbers = sorted((value for value in as_they_came if value != "nan"), key=float)
+    loss.click()
+    assert column(view, 2) == [*numbers, "nan"]
+    expect(heads.nth(1)).to_have_attribute("aria-sort", "ascending")
+    loss.press("Enter")
+    assert column(view, 2) == [*reversed(numbers), "nan"]
+    expect(heads.nth(1)).to_have_attribute("aria-sort", "descending")
+    loss.press("Space")
+    assert column(view, 2) == as_they_came
+    assert heads.nth(1).get_attribute("aria-sort") is None
+    heads.nth(2).get_by_role("button").click()
+    assert column(view, 1)[:2] == ["run 11", "run 10"]
+    heads.nth(0).get_by_role("button").click()
+    assert column(view, 1) == [f"run {n}" for n in range(12)]
+    assert heads.nth(2).get_attribute("aria-sort") is None
+    heads.nth(3).get_by_role("button").click()
+    assert column(view, 4)[:3] == ["0:00:30", "0:01:30", "0:04:30"]
+    assert column(view, 4)[-1] == "3 days, 0:04:30"
+    expect(heads.nth(3).get_by_role("button")).to_have_attribute("title", "took: duration. Press to sort by it.")
+
+
+def test_new_rows_take_their_place_under_a_sort_and_a_filter(view: View) -> None:
+    """What was chosen stays; nothing that matches is missing, and the cells of a row stay the same elements."""
+    view.show("rich")
+    result = view.page.locator("#rich .sage-result").first
+    result.locator("th button").nth(1).click()
+    box = result.get_by_role("searchbox", name="Filter fits")
+    box.press_sequentially("TRUE")
+    expect(result.locator("tbody tr")).to_have_count(4)
+    expect(result.locator(".sage-heading")).to_contain_text("4 of 12 rows")
+    result.locator("tbody tr").first.evaluate("node => { node.kept = true }")
+    fits, *others = SAMPLES["rich"].results
+    rows = (*fits.rows, ("run 99", "-1", "2025-12-01 00:00:00", "0:00:01", "True", "new"))
+    view.update("rich", results=(msgspec.structs.replace(fits, total=fits.total + 1, rows=rows), *others))
+    assert column(view, 1)[0] == "run 99"
+    assert result.locator("tbody tr").nth(1).evaluate("node => node.kept")
+    expect(result.locator(".sage-heading")).to_contain_text("5 of 13 rows")
+    box.fill("nowhere")
+    expect(result.locator(".sage-heading")).to_contain_text("0 of 13 rows")
+    box.fill("")
+    expect(result.locator("tbody tr")).to_have_count(13)
+    assert view.page.locator("#rich .sage-filter:visible").count() == 1  # few rows need none
+
+
+def test_pictures_frames_and_rates_are_shown(view: View) -> None:
+    """A picture in the place of its table, a frame with its size, and the rate as a curve that says what it shows."""
+    view.show("rich", "running")
+    image = view.page.get_by_role("img", name="The newest item of curve")
+    assert image.evaluate("node => node.decode().then(() => [node.naturalWidth, node.naturalHeight])") == [320, 160]
+    expect(view.page.locator("#rich")).to_contain_text("the newest 1,000 rows × 2 columns")
+    assert view.page.get_by_text("Figure size").is_hidden()
+    expect(view.page.get_by_role("img", name="Rate over time: 150/s now, 171/s at most")).to_be_visible()
+    assert view.page.locator("#running .sage-spark").is_hidden()
+    curve = msgspec.structs.replace(SAMPLES["rich"].results[1], picture="https://example.org/a.png")
+    view.update("rich", results=(curve,))
+    assert view.page.locator("img[src]").count() == 0  # only what carries its content is an address
+    tip = view.page.locator("#rich .sage-picture title").nth(1)
+    assert (tip.text_content() or "").endswith("p50 4 ms, p99 21 ms")
+
+
+def test_a_result_is_asked_for_and_saved_as_a_file(view: View) -> None:
+    """Once, however often it is pressed; an error is said beside the button, which can be pressed again."""
+    view.page.evaluate("() => { window.formats = ['csv', 'parquet'] }")
+    view.show("rich")
+    csv = view.page.get_by_role("button", name="CSV").first
+    csv.dblclick()
+    button = view.page.get_by_role("button", name="preparing…")
+    expect(button).to_be_disabled()
+    assert view.page.evaluate("() => commands.filter(c => c.command === 'download')") == [
+        {"command": "download", "result": "fits", "format": "csv"}
+    ]
+    answer = """([error, ...texts]) => jobs.rich.answer({result: "fits", format: "csv", error},
+        texts.map(text => new DataView(new TextEncoder().encode(text).buffer)))"""
+    with view.page.expect_download() as saved:
+        view.page.evaluate(answer, [None, "run,loss\n", "1,2\n"])
+    assert saved.value.suggested_filename == "fits.csv"
+    assert saved.value.path().read_text() == "run,loss\n1,2\n"
+    expect(csv).to_be_enabled()
+    csv.click()
+    view.page.evaluate(answer, ["no columns"])
+    expect(view.page.get_by_text("no columns")).to_be_visible()
+    assert view.page.locator("#rich .sage-result").nth(1).get_by_role("button", name="CSV").is_hidden()  # a picture
+
+
+# ---------------------------------------------------------------- notices
+
+NOTICES = """permission => {
+  window.notify = 20;
+  window.shown = [];
+  window.Notification = class {
+    static permission = permission;
+    static requestPermission = () => { window.asked = (window.asked ?? 0) + 1; return Promise.resolve("denied"); };
+    constructor(title, options) { shown.push([title, options.body]); }
+  };
+  document.hasFocus = () => false;
+}"""
+
+
+def test_the_end_of_a_long_job_is_told_once_to_a_reader_who_is_elsewhere(view: View) -> None:
+    """However many views show it; the tab's title says so until the reader is back."""
+    view.page.evaluate(NOTICES, "granted")
+    view.show("running", "paused")
+    view.page.evaluate(
+        "s => { jobs.again = module.mountJob(document.body, {onCommand: () => {}, notify: 20}); jobs.again.update(s) }",
+        SAMPLES["running"].to_dict(),
+    )
+    ended = msgspec.structs.replace(SAMPLES["failed"], uuid=SAMPLES["running"].uuid, elapsed=25.0)
+    view.page.evaluate("s => { jobs.running.update(s); jobs.again.update(s) }", ended.to_dict())
+    assert view.page.evaluate("() => shown") == [
+        ["✗ flight delays", "Failed after 25 s\nValueError: invalid literal for int() with base 10: ''"]
+    ]
+    assert view.page.title() == "✗ flight delays · t"
+    view.page.evaluate("() => dispatchEvent(new Event('focus'))")
+    assert view.page.title() == "t"
+    view.update("paused", status="stopped", elapsed=19.0)
+    assert len(view.page.evaluate("() => shown")) == 1  # it took less than 20 s
+
+
+def test_a_reader_who_is_there_and_one_who_wants_none_get_no_notice(view: View) -> None:
+    view.page.evaluate(NOTICES, "granted")
+    view.page.evaluate("() => { document.hasFocus = () => true }")
+    view.show("running")
+    view.update("running", status="completed", elapsed=60.0)
+    view.page.evaluate("() => { document.hasFocus = () => false; window.notify = null }")
+    view.show("paused")
+    view.update("paused", status="completed", elapsed=90.0)
+    assert view.page.evaluate("() => shown") == []
+    assert view.page.title() == "t"
+
+
+def test_the_reader_is_asked_once_whether_to_be_told(view: View) -> None:
+    """By a button, when the job has taken a while; who says no is not asked again."""
+    view.page.route("http://here/", lambda route: route.fulfill(body="<!doctype html><title>t</title>"))
+    view.page.goto("http://here/")  # a page with an address has storage
+    view.page.evaluate(NOTICES, "default")
+    view.show("starting", "running")
+    offer = view.page.get_by_role("button", name="Tell me when it ends")
+    expect(offer).to_have_count(1)  # the other one runs for less than 10 s
+    offer.click()
+    expect(offer).to_have_count(0)
+    view.update("running", elapsed=40.0)
+    expect(offer).to_have_count(0)
+    assert view.page.evaluate("() => asked") == 1
+
+
+def test_a_command_goes_by_way_of_the_server_too(view: View) -> None:
+    """Where the page's plugin is there: it gets through while the kernel is busy with a cell."""
+    view.show("running", "paused")
+    view.page.evaluate("() => { window.sent = []; window.sageNb = {command: (...args) => sent.push(args)} }")
+    view.page.locator("#running").get_by_role("button", name="Stop").dblclick()
+    view.page.locator("#paused").get_by_role("button", name="Resume").click()
+    assert view.page.evaluate("() => sent") == [
+        [SAMPLES["running"].uuid, "stop"],
+        [SAMPLES["paused"].uuid, "resume"],
+    ]
+    assert view.pressed() == ["stop", "resume"]
+
+
+# ---------------------------------------------------------------- accessibility
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@both_themes
+def test_axe_finds_no_fault(view: View) -> None:
+    """Every section, opened, with a filter in use and a column sorted."""
+    view.page.evaluate("() => { window.formats = ['csv', 'parquet'] }")
+    view.show("starting", "running", "failed", "rich", "back_pressure", "results")
+    view.page.evaluate("() => document.querySelectorAll('details').forEach(details => { details.open = true })")
+    view.page.locator("#rich th button").first.click()
+    view.page.locator("#rich .sage-filter").first.fill("run 1")
+    view.drawn()
+    view.page.add_script_tag(path=AXE)
+    found = view.page.evaluate("() => axe.run('.sage-job').then(all => all.violations)")
+    assert [(one["id"], [node["html"][:120] for node in one["nodes"]][:3]) for one in found] == []

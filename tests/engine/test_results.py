@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sage_nb import LocalEnvironment
+from sage_nb.errors import PipelineError
 from tests.support import Gate, submitted
 
 Point = namedtuple("Point", "x y")
@@ -88,3 +90,57 @@ def test_other_items_become_one_column(items: list[Any], dtype: str) -> None:
     frame = submitted(lambda env: env.from_batch(items)).results["out"].to_pandas()
     assert frame["value"].tolist() == items
     assert frame["value"].dtype == dtype
+
+
+# Files
+
+
+def result_of(*items: Any) -> Any:
+    return submitted(lambda env: env.from_batch(items)).results["out"]
+
+
+def test_a_result_is_written_as_csv(tmp_path: Path) -> None:
+    """Fields are columns, one that an item lacks is empty; a file of that name is replaced, and no other is left."""
+    file = tmp_path / "out.csv"
+    file.write_text("before")
+    result_of({"a": 1, "b": "x;y"}, {"b": None, "c": 2.5}).to_csv(file, delimiter=";")
+    assert file.read_text() == 'a;b;c\n1;"x;y";\n;;2.5\n'
+    result_of(Point(1, 2), Point(3, 4)).to_csv(file)
+    assert file.read_text() == "x,y\n1,2\n3,4\n"
+    result_of().to_csv(file)
+    assert file.read_text() == ""
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_result_is_written_as_parquet(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "out.parquet"
+    result_of({"a": 1}, {"a": 2, "b": "x"}).to_parquet(file)
+    assert pq.read_table(file).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": "x"}]
+    result_of(7, 8).to_parquet(file)
+    assert pq.read_table(file).to_pylist() == [{"value": 7}, {"value": 8}]
+
+
+def test_frames_are_written_one_below_the_other(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    file = tmp_path / "out.csv"
+    result_of(pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [3]})).to_csv(file)
+    assert file.read_text() == "a\n1\n2\n3\n"
+
+
+@pytest.mark.parametrize(("kind", "items"), [("to_csv", [{"a": 1}, 5]), ("to_parquet", [1, "x"]), ("to_csv", [{}])])
+def test_what_does_not_fit_in_columns_leaves_the_old_file(kind: str, items: list[Any], tmp_path: Path) -> None:
+    """The error says which result, and why; nothing half-written is left."""
+    file = tmp_path / "out"
+    file.write_text("before")
+    with pytest.raises(PipelineError, match="the result 'out' cannot be written: "):
+        getattr(result_of(*items), kind)(file)
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_path_that_is_none_to_write_to_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="is a folder"):
+        result_of(1).to_csv(tmp_path)
+    with pytest.raises(PipelineError, match="there is no folder"):
+        result_of(1).to_csv(tmp_path / "none" / "out.csv")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections import namedtuple
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from sage_nb.engine.rows import cell_text, table_of
+from sage_nb.engine.rows import cell_text, frame_shape, picture_of, table_of
 from tests.support import submitted
 
 Point = namedtuple("Point", "x y")
@@ -51,10 +53,16 @@ def test_fields_become_columns(items: list[Any], columns: tuple[str, ...], rows:
     assert (table_of(items)[0], table_of(items)[2]) == (columns, rows)
 
 
-def test_columns_of_numbers_are_numeric_and_bools_are_not() -> None:
-    assert table_of([{"n": 1, "x": 0.5, "b": True, "s": "1", "none": None}, {"n": None}])[1] == (
-        *(True, True, False, False, False),
+def test_columns_have_the_type_of_what_they_hold() -> None:
+    """By that they are sorted and aligned; a column of several types, and one of nothing, are text."""
+    noon = datetime(2025, 1, 1, 12)
+    first = {"n": 1, "x": 0.5, "b": True, "s": "1", "none": None, "at": noon, "took": timedelta(1), "mixed": 1}
+    assert table_of([first, {"n": None, "at": noon.date(), "mixed": "a", "b": None}])[1] == (
+        *("number", "number", "bool", "text", "text", "time", "duration", "text"),
     )
+    np = pytest.importorskip("numpy")
+    of_numpy = {"n": np.int8(1), "b": np.bool_(True), "at": np.datetime64("2025-01-01"), "took": np.timedelta64(5, "s")}
+    assert table_of([of_numpy])[1] == ("number", "bool", "time", "duration")
 
 
 def test_text_is_one_bounded_line() -> None:
@@ -74,10 +82,18 @@ def frame_of(*numbers: int) -> Any:
     return pytest.importorskip("pandas").DataFrame({"n": list(numbers), "s": [f"é{n}" for n in numbers]})
 
 
-def test_an_item_that_is_a_frame_is_shown_as_its_last_rows() -> None:
-    columns, numeric, rows = table_of([frame_of(*range(100))])
-    assert (columns, numeric) == (("n", "s"), (True, False))
-    assert rows == tuple((str(n), f"é{n}") for n in range(90, 100))
+def test_a_table_is_bounded_in_size_but_has_ten_rows() -> None:
+    rows = table_of([{"text": "x" * 100, "n": n} for n in range(100)], 3_000)[2]
+    assert [row[1] for row in rows] == [str(n) for n in range(73, 100)]
+    assert len(table_of([{"text": "x" * 100} for _ in range(100)], 0)[2]) == 10
+
+
+def test_an_item_that_is_a_frame_is_shown_as_its_first_rows() -> None:
+    columns, types, rows = table_of([frame_of(*range(100))])
+    assert (columns, types) == (("n", "s"), ("number", "text"))
+    assert rows == tuple((str(n), f"é{n}") for n in range(10))
+    assert frame_shape(frame_of(*range(100))) == (100, 2)
+    assert frame_shape([1, 2]) is None
 
 
 def test_small_frames_are_shown_together() -> None:
@@ -96,8 +112,9 @@ def test_every_kind_of_frame_is_shown_as_a_table() -> None:
     np, pa, pd = pytest.importorskip("numpy"), pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
     table = pa.table({"a": [1], "b": [None]})
     for frame in (table, table.to_batches()[0]):
-        assert table_of([frame]) == (("a", "b"), (True, False), (("1", ""),))
-    assert table_of([np.array([[1, 2], [3, 4]])]) == (("0", "1"), (True, True), (("1", "2"), ("3", "4")))
+        assert frame_shape(frame) == (1, 2)
+        assert table_of([frame]) == (("a", "b"), ("number", "text"), (("1", ""),))
+    assert table_of([np.array([[1, 2], [3, 4]])]) == (("0", "1"), ("number", "number"), (("1", "2"), ("3", "4")))
     assert table_of([pd.Series([1, 2])])[::2] == (("value",), (("1",), ("2",)))
     keyed = frame_of(1, 1, 2).groupby("s")["n"].sum()
     assert table_of([keyed])[::2] == (("s", "n"), (("é1", "2"), ("é2", "2")))
@@ -134,3 +151,67 @@ def test_an_item_that_cannot_be_shown_does_not_keep_a_job_from_ending(item: Any)
     assert job.status == "completed"
     assert len(job.results["out"]) == 1
     assert job.snapshot().results[0].total == 1
+
+
+# Pictures as items
+
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Dot:
+    def __init__(self, data: Any = DOT) -> None:
+        self.data = data
+
+    def _repr_png_(self) -> Any:
+        if isinstance(self.data, Exception):
+            raise self.data
+        return self.data
+
+
+class Photo(Dot):
+    def _repr_jpeg_(self) -> bytes:
+        return b"jpeg"
+
+
+class Figure:
+    def savefig(self, file: Any, format: str, **_: Any) -> None:
+        file.write(DOT if format == "png" else b"")
+
+
+@pytest.mark.parametrize(
+    "data", [DOT, base64.b64encode(DOT).decode(), (DOT, {"width": 1})], ids=["bytes", "text", "pair"]
+)
+def test_an_item_that_shows_itself_as_a_picture_is_one(data: Any) -> None:
+    """Whatever form of it Jupyter takes; a figure is asked for its file."""
+    address = f"data:image/png;base64,{base64.b64encode(DOT).decode()}"
+    assert picture_of(Dot(data)) == address
+    assert picture_of(Figure()) == address
+
+
+def test_of_a_large_picture_the_smaller_file_is_taken_and_at_most_512_kilobytes() -> None:
+    assert picture_of(Photo(b"x" * 200_000)) == "data:image/jpeg;base64," + base64.b64encode(b"jpeg").decode()
+    assert picture_of(Dot(b"x" * 500_000)) is not None
+    assert picture_of(Dot(b"x" * 600_000)) is None
+
+
+@pytest.mark.parametrize("item", [5, "x", None, Dot(ValueError("no")), Dot(None), Dot(7), Dot, Figure])
+def test_what_is_no_picture_or_fails_to_become_one_is_shown_as_text(item: Any) -> None:
+    assert picture_of(item) is None
+    assert len(table_of([item])[2]) == 1
+
+
+def test_the_newest_picture_of_a_result_is_in_the_snapshot_and_made_once() -> None:
+    made = []
+
+    class Counted(Dot):
+        def _repr_png_(self) -> bytes:
+            made.append(self)
+            return DOT
+
+    job = submitted(lambda env: env.from_batch([1, 2]).map(Counted))
+    before = len(made)
+    assert [job.snapshot().results[0].picture is not None for _ in range(3)] == [True] * 3
+    assert len(made) - before <= 1
+    assert made[-1].data == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -64,9 +65,41 @@ def test_of_results_the_last_rows_are_shown_and_all_are_counted() -> None:
     env.from_batch([{"n": n, "text": f"row\n{n}"} for n in range(100)]).show("few", rows=2).collect("all")
     few, everything = env.submit(autostop=True).snapshot().results
     assert (few.name, few.kind, few.total) == ("few", "show", 100)
-    assert (few.columns, few.numeric) == (("n", "text"), (True, False))
+    assert (few.columns, few.types) == (("n", "text"), ("number", "text"))
     assert few.rows == (("98", "row 98"), ("99", "row 99"))
-    assert (everything.total, len(everything.rows), everything.rows[-1][0]) == (100, 10, "99")
+    assert (everything.total, len(everything.rows), everything.rows[-1][0]) == (100, 100, "99")
+
+
+def test_of_a_fast_result_few_rows_are_shown_until_it_is_slow_or_has_ended() -> None:
+    """What nobody can read costs nothing; what stands still shows up to 200 rows."""
+    with Gate(at=501) as gate:
+        job = submitted(lambda env: env.from_batch(range(1_000)).map(gate), autostop=False)
+        gate.wait()
+        assert [len(job.snapshot().results[0].rows) for _ in range(2)] == [10, 200]
+    job.wait()
+    (result,) = job.snapshot().results
+    assert (result.total, len(result.rows), result.rows[-1]) == (1_000, 200, ("999",))
+
+
+def test_a_snapshot_of_wide_results_stays_below_64_kilobytes() -> None:
+    env = LocalEnvironment("wide")
+    rows = [{f"column {c}": f"{n} {c}" * 4 for c in range(20)} for n in range(500)]
+    env.from_batch(rows).collect("a").collect("b")
+    snapshot = env.submit(autostop=True).snapshot()
+    assert len(json.dumps(snapshot.to_dict())) < 1 << 16
+    assert all(10 <= len(result.rows) < 200 for result in snapshot.results)
+
+
+def test_the_rates_are_those_of_the_whole_run() -> None:
+    """At most 60 parts, whose sum is that of the items, up to a last part that has only begun."""
+    job = submitted(lambda env: env.from_source(iter(range(40)), delay=0.02), autostop=False)
+    while job.status != "completed":
+        job.snapshot()
+        time.sleep(0.02)
+    rates = job.snapshot().rates
+    assert 4 <= len(rates) <= 60
+    assert max(rates) < 100
+    assert 20 < sum(rates) / len(rates) < 60
 
 
 def test_a_failure_is_described_with_the_users_lines() -> None:

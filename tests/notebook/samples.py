@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import msgspec
 
 from sage_nb.jobs.explain import Explanation, StageLine
@@ -100,7 +103,7 @@ def _delays(rows: int) -> ResultView:
         kind="show",
         total=max(rows, 1_000_000),
         columns=columns,
-        numeric=(False, True, True, False),
+        types=("text", "number", "number", "text"),
         rows=table,
     )
 
@@ -171,7 +174,7 @@ _ENDLESS = JobSnapshot(
             kind="collect",
             total=12,
             columns=("value",),
-            numeric=(True,),
+            types=("number",),
             rows=tuple((f"{90 + i * 0.75:.2f}",) for i in range(12)),
         ),
     ),
@@ -339,7 +342,7 @@ _RESULTS = JobSnapshot(
             kind="collect",
             total=3,
             columns=("city", "都市", "temp", "mood"),
-            numeric=(False, False, True, False),
+            types=("text", "text", "number", "text"),
             rows=(
                 ("Tokyo", "東京", "21.5", "🙂"),
                 ("Zürich", "チューリッヒ", "9.0", "☔ nass"),
@@ -351,7 +354,7 @@ _RESULTS = JobSnapshot(
             kind="show",
             total=2,
             columns=tuple(f"feature_{i:02}" for i in range(30)),
-            numeric=(True,) * 30,
+            types=("number",) * 30,
             rows=tuple(tuple(f"{(i * 37 + j) % 100 / 7:.4f}" for i in range(30)) for j in range(2)),
         ),
         ResultView(
@@ -359,12 +362,12 @@ _RESULTS = JobSnapshot(
             kind="show",
             total=1,
             columns=("document",),
-            numeric=(False,),
+            types=("text",),
             rows=(
                 ("Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor\nut labore. " * 3,),
             ),
         ),
-        ResultView(name="empty", kind="collect", total=0, columns=(), numeric=(), rows=()),
+        ResultView(name="empty", kind="collect", total=0, columns=(), types=(), rows=()),
     ),
 )
 
@@ -381,7 +384,7 @@ _HOSTILE = JobSnapshot(
     ),
     services=(ServiceView(name=INJECTION, type=INJECTION, state="failed", note=INJECTION),),
     results=(
-        ResultView(name=INJECTION, kind="show", total=1, columns=(INJECTION,), numeric=(False,), rows=((INJECTION,),)),
+        ResultView(name=INJECTION, kind="show", total=1, columns=(INJECTION,), types=("text",), rows=((INJECTION,),)),
     ),
     logs=_logs((0.0, "ERROR", INJECTION, INJECTION + "\x1b[2J")),
     log_total=1,
@@ -437,7 +440,7 @@ _LONG_NAMES = JobSnapshot(
     services=(ServiceView(name=_LONG, type="Service", state="running", calls=5_000_000_000),),
     results=(
         ResultView(
-            name=_LONG, kind="show", total=1, columns=(_LONG, "n"), numeric=(False, True), rows=((_LONG * 3, "1"),)
+            name=_LONG, kind="show", total=1, columns=(_LONG, "n"), types=("text", "number"), rows=((_LONG * 3, "1"),)
         ),
     ),
 )
@@ -633,6 +636,76 @@ _WIDE_MERGE = JobSnapshot(
     ),
 )
 
+
+def _png(width: int, height: int) -> str:
+    """A picture as the address that a result has: a field of colours."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    rows = ((bytes((x * 255 // width, y * 255 // height, 160)) for x in range(width)) for y in range(height))
+    pixels = b"".join(b"\0" + b"".join(row) for row in rows)
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes((8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+_RICH = JobSnapshot(
+    uuid="41c40000-0000-4000-8000-000000000015",
+    name="fits",
+    status="running",
+    started=_NOON,
+    elapsed=21.5,
+    items=3_120,
+    rate=150.0,
+    rates=(20.0, 80.5, 140.0, 155.0, 158.25, 0.0, 0.0, 90.0, 149.0, 150.0, 171.0, 160.0, 150.0),
+    operators=(
+        _operator(0, "runs", "source", 0, items_out=3_120, rate=150.0),
+        _operator(1, "fit", "map", 1, upstream=(0,), items_in=3_120, items_out=3_120, rate=150.0, p50=0.004, p99=0.021),
+        _operator(2, "fits", "collect", 2, upstream=(1,), items_in=3_120, rate=150.0),
+        _operator(3, "curve", "show", 2, 1, upstream=(1,), items_in=42, rate=2.0),
+        _operator(4, "table", "collect", 2, 2, upstream=(1,), items_in=3, rate=0.1),
+    ),
+    results=(
+        ResultView(
+            name="fits",
+            kind="collect",
+            total=3_120,
+            columns=("run", "loss", "at", "took", "ok", "note"),
+            types=("text", "number", "time", "duration", "bool", "text"),
+            rows=tuple(
+                (
+                    f"run {n}",
+                    f"{(n * 7919) % 97 / 8:.6g}" if n != 5 else "nan",
+                    f"2025-11-{15 - n:02} 0{n % 9}:00:00",
+                    f"{n % 4} days, 0:0{n % 7}:30" if n % 4 else f"0:0{n % 7}:30",
+                    str(n % 3 == 0),
+                    "" if n % 5 else "restarted",
+                )
+                for n in range(12)
+            ),
+        ),
+        ResultView(
+            name="curve",
+            kind="show",
+            total=42,
+            columns=("value",),
+            types=("text",),
+            rows=(("<Figure size 640x480 with 1 Axes>",),),
+            picture=_png(320, 160),
+        ),
+        ResultView(
+            name="table",
+            kind="collect",
+            total=3,
+            columns=("x", "y"),
+            types=("number", "number"),
+            rows=(("1", "2"), ("3", "4")),
+            shape=(1_000, 2),
+        ),
+    ),
+)
+
 SAMPLES: dict[str, JobSnapshot] = {
     "created": JobSnapshot(uuid="00000000-0000-4000-8000-00000000000d", name="not yet", status="created"),
     "queued": JobSnapshot(
@@ -661,6 +734,7 @@ SAMPLES: dict[str, JobSnapshot] = {
     "loop": _LOOP,
     "back_pressure": _BACK_PRESSURE,
     "restarting": _RESTARTING,
+    "rich": _RICH,
     "second_attempt": msgspec.structs.replace(_RUNNING, attempt=2),
     "wide_merge": _WIDE_MERGE,
     "queued_there": msgspec.structs.replace(

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from sage_nb.jobs.explain import Explanation
-from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
+from sage_nb.jobs.snapshot import JobSnapshot, OperatorView, ResultView
 from sage_nb.notebook import words
 from sage_nb.notebook.html import render_explanation, render_html
 from tests.notebook.samples import FLIGHTS_PLAN, INJECTION, SAMPLES
@@ -60,7 +60,8 @@ def test_html_holds_only_what_untrusted_notebooks_keep(name: str) -> None:
 def test_html_refers_to_nothing_outside(name: str) -> None:
     """The only addresses are pictures that carry their content, and styles have none."""
     page = _Page(render_html(SAMPLES[name]))
-    assert all(src.startswith("data:image/svg+xml;base64,") for src in page.attributes.get("src", []))
+    kinds = ("data:image/svg+xml;base64,", "data:image/png;base64,")
+    assert all(src.startswith(kinds) for src in page.attributes.get("src", []))
     assert not any("url(" in style for style in page.attributes["style"])
 
 
@@ -160,3 +161,22 @@ def test_a_plan_is_its_picture_above_its_text() -> None:
 def test_a_plan_without_operators_is_its_text() -> None:
     empty = JobSnapshot(uuid="", name="<b>", status="created")
     assert _Page(render_explanation(Explanation("<b>", (), empty))).text == "<b>: 0 operators in 0 stages, 0 tasks"
+
+
+def test_a_picture_of_a_result_and_the_curve_of_rates_are_images_with_words() -> None:
+    """Where the newest item is a picture, it stands in the place of a table that would only say so."""
+    html = render_html(SAMPLES["rich"])
+    alts = _Page(html).attributes["alt"]
+    assert alts[0] == "Rate over time: 150/s now, 171/s at most"
+    assert alts[2:] == ["The newest item of curve"]
+    assert "curve 42 items, the newest a picture" in _Page(html).text
+    assert "table 3 items, the newest 1,000 rows × 2 columns" in _Page(html).text
+    assert "Figure size" not in html
+
+
+def test_what_is_no_picture_never_becomes_an_address() -> None:
+    """A snapshot comes from a server, too: an address in it is taken only where it carries a picture."""
+    for address in ('x" onerror="alert(1)', "https://example.org/a.png", "data:text/html;base64,AAAA"):
+        result = ResultView(name="r", kind="show", total=1, columns=("value",), rows=(("1",),), picture=address)
+        job = JobSnapshot(uuid="u", name="n", status="completed", results=(result,))
+        assert "<img" not in render_html(job)

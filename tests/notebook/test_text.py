@@ -141,3 +141,12 @@ def test_a_restart_says_which_attempt_is_next() -> None:
     assert text.startswith("◌ Restarting  flight delays  4e574a47\n  31 s · 0 items · attempt 2\n")
     assert "Waiting for the next attempt, in 4 s" in text
     assert render_line(SAMPLES["restarting"]) == "◌ Restarting  flight delays  attempt 2  0 items  31 s"
+
+
+def test_the_rates_are_bars_where_there_is_room_and_pictures_are_words() -> None:
+    lines = render_text(SAMPLES["rich"]).split("\n")
+    assert lines[1] == "  21 s · 3,120 items · 150/s  ▂▄▇▇▇▁▁▅▇▇██▇".replace("█", "█")
+    assert "▇" not in render_text(SAMPLES["rich"], 40)
+    assert "curve: 42 items, the newest a picture" in lines
+    assert "table: 3 items, the newest 1,000 rows × 2 columns" in lines
+    assert not any("Figure size" in line for line in lines)

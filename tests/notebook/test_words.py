@@ -182,6 +182,14 @@ def test_a_trace_of_back_pressure_is_no_column() -> None:
     assert "Blocked" in [c.head for c in words.columns((msgspec.structs.replace(_op("map", 1, 1), blocked=0.01),))]
 
 
+def test_bars_show_the_curve_in_the_width_that_there_is() -> None:
+    """The highest part is a full bar; parts that share one are averaged; one point is no curve."""
+    assert words.bars([0, 1, 2, 4], 20) == "▁▃▅█"
+    assert words.bars([0, 4, 4, 4, 8, 8], 3) == "▃▅█"
+    assert [words.bars(rates, 20) for rates in ([], [5.0], [0.0, 0.0])] == ["", "", ""]
+    assert len(words.bars(range(1, 61), 20)) == 20
+
+
 def test_every_state_has_a_word_and_a_mark_of_its_own_kind() -> None:
     """States that end a job cannot be taken for each other, and none is only a colour."""
     distinct = [words.MARKS[status] for status in ("completed", "failed", "stopped", "running", "paused")]

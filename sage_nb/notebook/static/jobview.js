@@ -2,31 +2,35 @@
 // Draws a job from its snapshot (`sage_nb/jobs/snapshot.py`) and from nothing else.
 //
 // The module is the notebook widget's `_esm` (default export) and is imported by the side panel (`mountJob`).
-// It needs no framework and no build. Snapshots may come faster than they can be drawn: the newest wins, one drawing per
-// frame, none while nobody can see it. A drawing patches the page: what the reader selected, opened, scrolled or
+// It needs no framework and no build. Snapshots may come faster than they can be drawn: the newest wins, one drawing
+// per frame, none while nobody can see it. A drawing patches the page: what the reader selected, opened, scrolled or
 // focused stays as it was. What a snapshot says is put in as text, never as markup.
 //
-// Sections: types, words (the rules of `words.py`), layout (the rules of `picture.py`), page, parts, the view.
+// Sections: types, words (the rules of `words.py`), tables, layout (the rules of `picture.py`), page, parts, notices,
+// the view, the widget.
 
 // ------------------------------------------------------------------ types
 
 /** @typedef {{id: number, name: string, kind: string, col: number, row: number, upstream: number[], items_in: number,
  *   items_out: number, rate: number, busy: number | null, queued: number, errors: number, where: string | null,
- *   stage: number, parallelism: number, executor: string, blocked: number | null, p50: number | null, p99: number | null,
- *   late: number}} Operator
+ *   stage: number, parallelism: number, executor: string, blocked: number | null, p50: number | null,
+ *   p99: number | null, late: number}} Operator
  * @typedef {{name: string, type: string, state: string, calls: number, note: string | null}} Service
- * @typedef {{name: string, kind: string, total: number, columns: string[], numeric: boolean[], rows: string[][]}} Result
+ * @typedef {{name: string, kind: string, total: number, columns: string[], types: string[], rows: string[][],
+ *   shape: [number, number] | null, picture: string | null}} Result
  * @typedef {{operator: string, total: number, rows: string[][]}} DeadLetters
  * @typedef {{time: number, level: string, source: string, text: string}} Log
  * @typedef {{number: number, text: string, marked: boolean}} CodeLine
  * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
  *   code: CodeLine[], traceback: string}} Failure
- * @typedef {{uuid: string, name: string, status: string, backend: string, server: string | null, attempt: number, started: number | null, elapsed: number,
- *   items: number, rate: number, total: number | null, fraction: number | null, eta: number | null,
- *   waiting_for: string | null, operators: Operator[], services: Service[], results: Result[],
- *   dead_letters: DeadLetters[], logs: Log[], log_total: number, error: Failure | null, notes: string[]}} Snapshot
+ * @typedef {{uuid: string, name: string, status: string, backend: string, server: string | null, attempt: number,
+ *   started: number | null, elapsed: number, items: number, rate: number, rates: number[], total: number | null,
+ *   fraction: number | null, eta: number | null, waiting_for: string | null, operators: Operator[],
+ *   services: Service[], results: Result[], dead_letters: DeadLetters[], logs: Log[],
+ *   log_total: number, error: Failure | null, notes: string[]}} Snapshot
  * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
- *   | {command: "view", id: string, visible: boolean}} Command
+ *   | {command: "view", id: string, visible: boolean} | {command: "download", result: string, format: string}} Command
+ * @typedef {{result: string, format: string, error: string | null}} File  its content comes beside it
  * @typedef {{pending: string | null, unanswered: boolean, silent: boolean, elapsed: number}} Live  what the page knows
  *   beside the snapshot
  * @typedef {{node: Element, update: (s: Snapshot, live: Live) => void}} Part
@@ -38,44 +42,29 @@ const ENDED = new Set(["completed", "failed", "stopped"]);
 const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
 const SINKS = new Set(["sink", "print", "collect", "show"]);
 /** @type {Record<string, string>} */
+/** @type {Record<string, string>} */
+const MARKS = { completed: "✓", failed: "✗", stopped: "■" };
+/** @type {Record<string, string>} */
 const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
 
 export const words = {
   /** @param {string} status */
   stateWord: (status) => (status === "created" ? "Not started" : status.slice(0, 1).toUpperCase() + status.slice(1)),
-
   /** @param {Snapshot} s */
   at: (s) => (s.server ? `on ${s.server}` : ""),
-
   /** @param {number} n */
   count: (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ","),
-
   /** @param {number} n @param {string} noun */
   namedCount: (n, noun) => `${words.count(n)} ${noun}${n === 1 ? "" : "s"}`,
-
   /** @param {number} total @param {number} shown @param {string} noun */
   showing: (total, shown, noun) =>
     words.namedCount(total, noun) + (shown >= total ? "" : `, showing the last ${words.count(shown)}`),
-
   /** @param {number} n */
-  shortened(n) {
-    for (const unit of ["", " k", " M", " G"]) {
-      if (n < 9.95) {
-        const tenths = Math.floor(n * 10 + 0.5);
-        return `${Math.floor(tenths / 10)}${tenths % 10 ? `.${tenths % 10}` : ""}${unit}`;
-      }
-      if (n < 999.5) return `${Math.floor(n + 0.5)}${unit}`;
-      n /= 1000;
-    }
-    return `${words.count(Math.floor(n + 0.5))} T`;
-  },
-
+  shortened: (n) => figures(n, ["", " k", " M", " G"]) ?? `${words.count(Math.floor(n / 1e12 + 0.5))} T`,
   /** @param {number} perSecond */
   rate: (perSecond) => (perSecond > 0 && perSecond < 0.05 ? "< 0.1/s" : `${words.shortened(perSecond)}/s`),
-
   /** @param {number} fraction */
   percent: (fraction) => `${Math.floor(Math.min(Math.max(fraction, 0), 1) * 100)} %`,
-
   /** @param {number} seconds */
   duration(seconds) {
     const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
@@ -93,31 +82,17 @@ export const words = {
     if (whole < 86400) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
     return `${Math.floor(whole / 86400)} d ${two(Math.floor((whole % 86400) / 3600))} h`;
   },
-
   /** @param {number} seconds */
-  shortTime(seconds) {
-    let n = Math.max(seconds, 0) * 1e9;
-    for (const unit of ["ns", "µs", "ms"]) {
-      if (n < 9.95) {
-        const tenths = Math.floor(n * 10 + 0.5);
-        return `${Math.floor(tenths / 10)}${tenths % 10 ? `.${tenths % 10}` : ""} ${unit}`;
-      }
-      if (n < 999.5) return `${Math.floor(n + 0.5)} ${unit}`;
-      n /= 1000;
-    }
-    return words.duration(Math.max(seconds, 1));
-  },
-
+  shortTime: (seconds) =>
+    figures(Math.max(seconds, 0) * 1e9, [" ns", " µs", " ms"]) ?? words.duration(Math.max(seconds, 1)),
   /** @param {number} eta */
   endsIn(eta) {
     const whole = Math.ceil(eta);
     if (whole < 1) return "almost done";
     return `about ${whole < 60 ? `${whole} s` : words.duration(whole)} left`;
   },
-
   /** @param {number} epoch */
   clock: (epoch) => new Date(epoch * 1000).toTimeString().slice(0, 8),
-
   /** @param {Operator} op */
   flow(op) {
     if (op.kind === "source") return words.count(op.items_out);
@@ -125,51 +100,74 @@ export const words = {
     const say = Math.max(op.items_in, op.items_out) >= 1_000_000 ? words.shortened : words.count;
     return `${say(op.items_in)} → ${say(op.items_out)}`;
   },
-
   /** @param {Operator} op */
   inAndOut: (op) => [
     op.kind === "source" ? "–" : words.count(op.items_in), SINKS.has(op.kind) ? "–" : words.count(op.items_out),
   ],
-
   /** @param {Operator} op */
   kind: (op) => op.kind.replaceAll("_", " "),
-
   /** @param {Operator} op */
   instances(op) {
-    if (op.executor === "process") return op.parallelism === 1 ? "in a process" : `${words.count(op.parallelism)} in processes`;
-    if (op.executor === "actor") return op.parallelism === 1 ? "an actor" : `${words.count(op.parallelism)} actors`;
-    return op.parallelism > 1 ? words.count(op.parallelism) : "";
+    const one = op.parallelism === 1, many = words.count(op.parallelism);
+    if (op.executor === "process") return one ? "in a process" : `${many} in processes`;
+    if (op.executor === "actor") return one ? "an actor" : `${many} actors`;
+    return op.parallelism > 1 ? many : "";
   },
-
   /** @param {Operator} op */
   blocks: (op) => op.blocked !== null && op.blocked >= 0.1,
-
   /** The table of operators; a column with nothing to say of any is left out. @param {Operator[]} operators */
   columns(operators) {
     const said = COLUMNS.map(([head, numeric, say]) => ({ head, numeric, cells: operators.map(say) }));
     return said.filter(({ head, cells }) => ALWAYS.has(head) || cells.some(Boolean));
   },
-
   /** Dead letters in the form of a result. @param {DeadLetters} letters @returns {Result} */
   deadLetters: (letters) => ({
     name: `Dead letters of ${letters.operator}`, kind: "show", total: letters.total, columns: ["item", "error"],
-    numeric: [false, false], rows: letters.rows,
+    types: ["text", "text"], rows: letters.rows, shape: null, picture: null,
   }),
-
+  /** How much of a result is shown. @param {Result} result @param {number} shown */
+  extent(result, shown) {
+    const newest = result.total === 1 ? ", " : ", the newest ";
+    if (result.picture !== null) return words.namedCount(result.total, "item") + newest + "a picture";
+    if (!result.shape) return words.showing(result.total, shown, "item");
+    const [rows, columns] = result.shape;
+    return words.namedCount(result.total, "item") + newest +
+      `${words.namedCount(rows, "row")} × ${words.namedCount(columns, "column")}`;
+  },
+  /** What the curve of rates shows, for who cannot see it. @param {Snapshot} s */
+  trend: (s) => `Rate over time: ${words.rate(s.rate)} ${ENDED.has(s.status) ? "on average" : "now"}, ` +
+    `${words.rate(Math.max(...s.rates))} at most`,
+  /** That a job has ended, for a notice. @param {Snapshot} s */
+  notice: (s) => ({
+    title: `${MARKS[s.status]} ${words.plain(s.name)}`,
+    body: `${words.stateWord(s.status)} after ${words.duration(s.elapsed)}` +
+      (s.error ? `\n${s.error.type}: ${s.error.message.split("\n")[0]}` : ""),
+  }),
   /** @param {Snapshot} s @param {number} elapsed */
   facts(s, elapsed = s.elapsed) {
     const known = s.total !== null && s.total !== s.items;
-    const items = (known ? `${words.count(s.items)} of ` : "") + words.namedCount(s.total !== null ? s.total : s.items, "item");
+    const items = (known ? `${words.count(s.items)} of ` : "") + words.namedCount(s.total ?? s.items, "item");
     const speed = words.rate(s.rate) + (ENDED.has(s.status) ? " on average" : "");
     const attempt = s.attempt > 1 ? `attempt ${words.count(s.attempt)}` : "";
     return [words.duration(elapsed), items, s.items ? speed : "", BACKENDS[s.backend] ?? s.backend, attempt];
   },
-
   /** @param {string} text */
   plain: (text) =>
     text.replace(/\s/g, " ").replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "")
       .replace(/[\p{Cc}\p{Cs}\ufffe\uffff]/gu, "\ufffd"),
 };
+
+/** `n` in two or three figures and the first unit in which it has so few; each unit is 1,000 of the one before.
+ * @param {number} n @param {string[]} units */
+function figures(n, units) {
+  for (const unit of units) {
+    const tenths = Math.floor(n * 10 + 0.5);
+    if (n < 9.95) return `${Math.floor(tenths / 10)}${tenths % 10 ? `.${tenths % 10}` : ""}${unit}`;
+    if (n < 999.5) return `${Math.floor(n + 0.5)}${unit}`;
+    n /= 1000;
+  }
+  return null;
+}
 
 const ALWAYS = new Set(["Operator", "Kind", "In", "Out", "Rate"]);
 /** @type {[string, boolean, (op: Operator) => string][]} */
@@ -190,7 +188,38 @@ const COLUMNS = [
   ["Declared in", false, (op) => op.where ?? ""],
 ];
 
+// ------------------------------------------------------------------ tables
+
+const BY_NAME = new Intl.Collator(undefined, { numeric: true });
+
+/** What a cell is sorted by: a number where the type says so. @param {string} text @param {string} type */
+export function sortKey(text, type) {
+  const [, days, hours, minutes, rest] = text.match(/^(?:(-?\d+) days?,? ?)?(?:(\d+):(\d+):([\d.]+))?$/) ?? [];
+  const seconds = ((Number(days ?? 0) * 24 + Number(hours ?? 0)) * 60 + Number(minutes ?? 0)) * 60 + Number(rest ?? 0);
+  const key = !text ? NaN : type === "number" ? Number(text.replaceAll(",", "").replace(/inf$/i, "Infinity"))
+    : type === "time" ? Date.parse(text.replace(" ", "T")) : type === "duration" && (days ?? hours) ? seconds : NaN;
+  return Number.isNaN(key) ? text : key;
+}
+
+/** The order of rows by one column; what is none of its type comes behind the rest, and empty cells last, either way.
+ * @param {string[][]} rows @param {number} column @param {string} type @param {boolean} down @returns {number[]} */
+export function order(rows, column, type, down) {
+  const keys = rows.map((row) => sortKey(row[column] ?? "", type));
+  const group = (/** @type {string | number} */ key) => (key === "" ? 2 : typeof key === "string" ? 1 : 0);
+  return [...rows.keys()].sort((i, j) => {
+    const a = keys[i], b = keys[j];
+    const apart = typeof a === "number" && typeof b === "number" && a !== b ? (a < b ? -1 : 1)
+      : BY_NAME.compare(rows[i][column] ?? "", rows[j][column] ?? "");
+    return group(a) - group(b) || (down ? -apart : apart) || i - j;
+  });
+}
+
+/** Whether a cell of the row has the words. @param {string[]} row @param {string} words */
+export const matches = (row, words) => row.some((cell) => cell.toLowerCase().includes(words.trim().toLowerCase()));
+
 // ------------------------------------------------------------------ layout
+
+const SPARK_WIDTH = 96, SPARK_HEIGHT = 18;
 
 const WIDTH = 148, HEIGHT = 62;
 const GAP_X = 36, GAP_Y = 18, PAD = 12;
@@ -220,7 +249,8 @@ export function layout(s) {
   const tracks = tracksOf(links, ways);
   const tops = [PAD];
   for (let row = 0; row < rows; row++) {
-    const extra = Math.max(0, ...[...tracks].filter(([n]) => laneOf(links[n]) === row).map(([, track]) => track * TRACK));
+    const inRow = [...tracks].filter(([n]) => laneOf(links[n]) === row);
+    const extra = Math.max(0, ...inRow.map(([, track]) => track * TRACK));
     tops.push(tops[row] + HEIGHT + GAP_Y + extra);
   }
   const slow = slowOf(links).map((is) => is && !ENDED.has(s.status));
@@ -263,8 +293,10 @@ function tracksOf(links, ways) {
     const low = Math.min(...ends), high = Math.max(...ends);
     const mayShare = (/** @type {Link} */ other) =>
       link.back === other.back && (link.start === other.start || link.end === other.end);
+    const meets = (/** @type {{low: number, high: number, link: Link}} */ one) =>
+      one.low <= high && low <= one.high && !mayShare(one.link);
     let track = 0;
-    while (used.get(`${row} ${track}`)?.some((one) => one.low <= high && low <= one.high && !mayShare(one.link))) track++;
+    while (used.get(`${row} ${track}`)?.some(meets)) track++;
     used.set(`${row} ${track}`, [...(used.get(`${row} ${track}`) ?? []), { low, high, link }]);
     found.set(n, track);
   }
@@ -312,7 +344,8 @@ function boxOf(op, y, slow, s) {
   };
 }
 
-/** How many items wait; only the number where the other badge needs the room. @param {number} queued @param {string} badge */
+/** How many items wait; only the number where the other badge needs the room.
+ * @param {number} queued @param {string} badge */
 function waitingOf(queued, badge) {
   const said = `${words.shortened(queued)} waiting`;
   return !badge || 6 * said.length <= WIDTH - 14 - badgeWidth(badge) ? said : said.slice(0, -" waiting".length);
@@ -345,7 +378,8 @@ function edgeOf(link, way, tops, track, slow) {
       `C${b + turn},${lane} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
   };
   const head = `M${x2 - 6},${y2 - 4}L${x2 - 1},${y2}L${x2 - 6},${y2 + 4}`;
-  return { key: `${start.id}-${end.id}`, path: `M${x1},${y1}${lines[way]}`, head, back: back || end.kind === "future", slow };
+  const path = `M${x1},${y1}${lines[way]}`;
+  return { key: `${start.id}-${end.id}`, path, head, back: back || end.kind === "future", slow };
 }
 
 /** `name`, cut where it is estimated to be wider than `room` hundredths of an em: SVG text does not cut itself.
@@ -372,6 +406,15 @@ function em(ch) {
   return code >= 0x2e80 || (code >= 0x1100 && code < 0x1160) ? 100 : 70;
 }
 
+/** The curve of rates as a path; empty where two points are missing. @param {number[]} rates */
+export function sparkPath(rates) {
+  const most = Math.max(...rates);
+  if (rates.length < 2 || !(most > 0)) return "";
+  const x = (/** @type {number} */ i) => Math.floor((i * SPARK_WIDTH) / (rates.length - 1));
+  const y = (/** @type {number} */ rate) => SPARK_HEIGHT - 1 - Math.floor((rate / most) * (SPARK_HEIGHT - 2));
+  return `M${rates.map((rate, i) => `${x(i)},${y(rate)}`).join("L")}`;
+}
+
 /** The picture in one sentence, for those who do not see it. @param {Snapshot} s */
 export function pictureAlt(s) {
   const said = s.operators.map((op) => {
@@ -389,7 +432,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** Makes an HTML element. @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag @param {Attrs} [attrs] @param {(Node | string)[]} children @returns {HTMLElementTagNameMap[T]} */
-function h(tag, attrs = {}, ...children) {
+export function h(tag, attrs = {}, ...children) {
   const node = document.createElement(tag);
   set(node, attrs);
   node.append(...children);
@@ -398,7 +441,7 @@ function h(tag, attrs = {}, ...children) {
 
 /** Makes an SVG element. @template {keyof SVGElementTagNameMap} T
  * @param {T} tag @param {Attrs} [attrs] @param {Node[]} children @returns {SVGElementTagNameMap[T]} */
-function g(tag, attrs = {}, ...children) {
+export function g(tag, attrs = {}, ...children) {
   const node = /** @type {SVGElementTagNameMap[T]} */ (document.createElementNS(SVG, tag));
   set(node, attrs);
   node.append(...children);
@@ -406,7 +449,7 @@ function g(tag, attrs = {}, ...children) {
 }
 
 /** Sets attributes where they differ; `false` and null take one away. @param {Element} node @param {Attrs} attrs */
-function set(node, attrs) {
+export function set(node, attrs) {
   for (const [name, value] of Object.entries(attrs)) {
     if (value === false || value === null) node.removeAttribute(name);
     else {
@@ -417,7 +460,7 @@ function set(node, attrs) {
 }
 
 /** Sets the text where it differs, so that a selection in it survives. @param {Element} node @param {string} text */
-function say(node, text) {
+export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -427,7 +470,7 @@ const KEPT = new WeakMap();
 /** Makes the children of `parent` those of `items`, in order; a child stays the same node as long as its key does.
  * @template T @param {Element} parent @param {T[]} items @param {(item: T, index: number) => string | number} keyOf
  * @param {(item: T, index: number) => {node: Element, update: (item: T) => void}} make */
-function each(parent, items, keyOf, make) {
+export function each(parent, items, keyOf, make) {
   const before = KEPT.get(parent) ?? new Map(), after = new Map();
   for (const [i, item] of items.entries()) {
     const key = keyOf(item, i);
@@ -444,7 +487,8 @@ function each(parent, items, keyOf, make) {
   KEPT.set(parent, after);
 }
 
-/** Applies `change`; a box that was scrolled to its end stays at its end. @param {Element} box @param {() => void} change */
+/** Applies `change`; a box that was scrolled to its end stays at its end.
+ * @param {Element} box @param {() => void} change */
 function following(box, change) {
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 4;
   change();
@@ -468,7 +512,7 @@ const ICON_OF = {
 };
 
 /** An icon for a state; `data-icon` lets the style sheet fill or turn it. @param {string} state */
-function icon(state) {
+export function icon(state) {
   const path = g("path");
   const node = g("svg", { class: "sage-icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, path);
   const update = (/** @type {string} */ to) => {
@@ -508,7 +552,8 @@ function headerPart(press) {
       say(id, s.uuid.slice(0, 8));
       turn = s.status === "paused" ? "resume" : "pause";
       const turning = live.pending === "pause" || live.pending === "resume";
-      const [label, later, mark] = turn === "pause" ? ["Pause", "Pausing…", "paused"] : ["Resume", "Resuming…", "running"];
+      const [label, later, mark] = turn === "pause" ? ["Pause", "Pausing…", "paused"]
+        : ["Resume", "Resuming…", "running"];
       pause.update(turning ? later : label, mark, turning || stopping || !["running", "paused"].includes(s.status));
       stop.update(stopping ? "Stopping…" : "Stop", "stopped", stopping);
       set(pause.node.parentElement ?? node, { hidden: ended });
@@ -528,16 +573,22 @@ function button() {
   return { node, update };
 }
 
-/** Elapsed time, items, rate, and how far the job is. @returns {Part} */
-function factsPart() {
+/** Elapsed time, items, rate, and how far the job is. @param {number | null} notify @returns {Part} */
+function factsPart(notify) {
   const facts = h("span", { class: "sage-facts" }), left = h("span", { class: "sage-left" });
+  const curve = g("path"), offer = offerButton();
+  const spark = g("svg", { class: "sage-spark", role: "img", viewBox: `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}` }, curve);
   const fill = h("span"), bar = h("div", { class: "sage-bar", role: "progressbar", "aria-label": "Progress" }, fill);
   const waiting = h("div", { class: "sage-waiting" });
-  const node = h("div", {}, h("div", { class: "sage-line" }, facts, left), bar, waiting);
+  const line = h("div", { class: "sage-line" }, h("span", { class: "sage-known" }, facts, spark), left, offer);
+  const node = h("div", {}, line, bar, waiting);
   return {
     node,
     update(s, live) {
-      const ended = ENDED.has(s.status), known = s.fraction !== null && !ended;
+      const ended = ENDED.has(s.status), known = s.fraction !== null && !ended, path = sparkPath(s.rates);
+      set(curve, { d: path });
+      set(spark, { visibility: path ? null : "hidden", "aria-label": path && words.trend(s) });
+      set(offer, { hidden: ended || notify === null || live.elapsed < OFFER_AFTER || !mayAsk() });
       each(facts, words.facts(s, live.elapsed).filter(Boolean), (_, i) => i, textIn("span"));
       const eta = s.eta !== null && s.status === "running" ? words.endsIn(s.eta) : "";
       say(left, known ? [words.percent(s.fraction ?? 0), eta].filter(Boolean).join(" · ") : "");
@@ -548,9 +599,10 @@ function factsPart() {
       });
       fill.style.transform = known ? `scaleX(${s.fraction})` : "";
       const hint = "No answer yet. If a cell is busy, Kernel → Interrupt gets through.";
-      const silence = s.server ? `No news from the kernel. It is busy, or it is gone: %sage_attach ${s.uuid.slice(0, 8)} shows the job again.`
-        : "No news from the kernel. It is busy, or it is gone, and the job with it.";
-      say(waiting, live.unanswered ? hint : live.silent ? silence : s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "");
+      const silence = "No news from the kernel. It is busy, or it is gone" +
+        (s.server ? `: %sage_attach ${s.uuid.slice(0, 8)} shows the job again.` : ", and the job with it.");
+      const reason = s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "";
+      say(waiting, live.unanswered ? hint : live.silent ? silence : reason);
       set(waiting, { hidden: !waiting.textContent });
     },
   };
@@ -656,8 +708,8 @@ function tip(op) {
     ...more.filter(({ head }) => head !== "Instances" && head !== "Declared in")
       .map(({ head, cells }) => (["Waiting", "Errors", "Late"].includes(head) ? `${cells[0]} ${head.toLowerCase()}`
         : `${head.toLowerCase()} ${cells[0]}`))];
-  const said = [op.name, op.where, many && `${many}${op.executor !== "thread" ? "" : " instances"}`, counters.join(", ")];
-  return said.filter(Boolean).join("\n");
+  const instances = many && `${many}${op.executor !== "thread" ? "" : " instances"}`;
+  return [op.name, op.where, instances, counters.join(", ")].filter(Boolean).join("\n");
 }
 
 /** @param {(id: number) => string} tipOf */
@@ -670,7 +722,8 @@ function boxNode(tipOf) {
   const bar = (/** @type {string} */ cls) => g("rect", { class: cls, y: 55, height: 2, rx: 1 });
   const track = bar("sage-track"), busy = bar("sage-busy"), blocked = bar("sage-blocked");
   const badge = plate("sage-badge"), waiting = plate("sage-badge sage-waits");
-  const node = g("g", {}, title, outline, kind, rate, name, many, process, flow, track, busy, blocked, badge.node, waiting.node);
+  const node = g("g", {}, title, outline, kind, rate, name, many, process, flow, track, busy, blocked, badge.node,
+    waiting.node);
   const update = (/** @type {Box} */ box) => {
     set(node, { transform: `translate(${box.x} ${box.y})`, "data-failed": box.failed });
     set(outline, { d: box.outline });
@@ -682,7 +735,8 @@ function boxNode(tipOf) {
     say(name, box.name);
     say(many, box.many);
     say(flow, box.flow);
-    set(process, { visibility: box.process === null ? "hidden" : null, transform: `translate(${box.process ?? 0} 25)` });
+    set(process, { visibility: box.process === null ? "hidden" : null });
+    set(process, { transform: `translate(${box.process ?? 0} 25)` });
     set(track, { x: box.left, width: box.busy === null && !box.blocked ? 0 : box.right - box.left });
     set(busy, { x: box.left, width: box.busy ?? 0 });
     set(blocked, { x: box.left + (box.busy ?? 0), width: box.blocked });
@@ -707,20 +761,27 @@ function plate(cls) {
   return { node, update };
 }
 
-/** A table whose cells are patched. @param {string} caption */
-function table(caption) {
+/** A table whose cells are patched; its heads are buttons where `sort` is called with the number of the column.
+ * @param {string} caption @param {(column: number) => void} [sort] */
+function table(caption, sort) {
   const head = h("tr"), body = h("tbody"), title = h("caption", { class: "sage-unseen" }, caption);
   const node = h("div", { class: "sage-table", tabindex: 0, role: "group", "aria-label": caption },
     h("table", {}, title, h("thead", {}, head), body));
-  /** @param {string[]} columns @param {boolean[]} numeric @param {string[][]} rows @param {number} first */
-  const update = (columns, numeric, rows, first) => {
-    const align = (/** @type {number} */ i) => ({ class: numeric[i] ? "sage-numeric" : null });
-    each(head, columns, (name, i) => `${i} ${numeric[i]} ${name}`, textIn("th", (i) => ({ scope: "col", ...align(i) })));
-    each(body, rows, (_, i) => first + i, () => {
+  /** @param {string[]} columns @param {string[]} types @param {{key: number, cells: string[]}[]} rows
+   * @param {(string | null)[]} [sorted] */
+  const update = (columns, types, rows, sorted = []) => {
+    const align = (/** @type {number} */ i) => ({ class: types[i] === "number" ? "sage-numeric" : null });
+    each(head, columns, (name, i) => `${i} ${types[i]} ${name}`, (name, i) => {
+      const press = h("button", { type: "button", title: `${name}: ${types[i]}. Press to sort by it.` }, name);
+      press.addEventListener("click", () => sort?.(i));
+      return { node: h("th", { scope: "col", ...align(i) }, sort ? press : name), update: () => {} };
+    });
+    for (const [i, cell] of [...head.children].entries()) set(cell, { "aria-sort": sorted[i] ?? null });
+    each(body, rows, (row) => row.key, () => {
       const row = h("tr");
       return {
         node: row,
-        update: (cells) => each(row, cells, (_, i) => `${i} ${numeric[i]}`, textIn("td", align)),
+        update: ({ cells }) => each(row, cells, (_, i) => `${i} ${types[i]}`, textIn("td", align)),
       };
     });
   };
@@ -733,8 +794,8 @@ function operatorsPart() {
   const node = h("details", {}, h("summary", {}, title), grid.node);
   const draw = (/** @type {Snapshot} */ s) => {
     const columns = words.columns(s.operators);
-    const rows = s.operators.map((_, n) => columns.map(({ cells }) => cells[n]));
-    grid.update(columns.map(({ head }) => head), columns.map(({ numeric }) => numeric), rows, 0);
+    const rows = s.operators.map((_, key) => ({ key, cells: columns.map(({ cells }) => cells[key]) }));
+    grid.update(columns.map(({ head }) => head), columns.map(({ numeric }) => (numeric ? "number" : "text")), rows);
   };
   return {
     node,
@@ -782,43 +843,108 @@ function servicesPart() {
   };
 }
 
-/** @returns {Part} */
-function resultsPart() {
+/** @param {string[]} formats @param {(result: string, format: string) => void} download
+ * @returns {Part & {answer: (of: File, data: DataView<ArrayBuffer>[]) => void}} */
+function resultsPart(formats, download) {
   const node = h("div", { class: "sage-results" });
+  /** @type {Map<string, ReturnType<typeof resultNode>>} */
+  const made = new Map();
   return {
     node,
+    answer: (of, data) => made.get(`result ${of.result}`)?.answer(of, data),
     update(s) {
-      const tables = [...s.results.map((result) => ({ key: `result ${result.name}`, result })),
-        ...s.dead_letters.map((letters) => ({ key: `dead ${letters.operator}`, result: words.deadLetters(letters) }))];
+      const tables = [
+        ...s.results.map((result) => ({ key: `result ${result.name}`, result, formats })),
+        ...s.dead_letters.map((one) =>
+          ({ key: `dead ${one.operator}`, result: words.deadLetters(one), formats: /** @type {string[]} */ ([]) })),
+      ];
       set(node, { hidden: !tables.length });
-      each(node, tables, ({ key }) => key, ({ result }) => {
-        const one = resultNode(result.name, ENDED.has(s.status));
+      each(node, tables, ({ key }) => key, ({ key, result, formats }) => {
+        const one = resultNode(result.name, ENDED.has(s.status), formats, download);
+        made.set(key, one);
         return { node: one.node, update: ({ result: now }) => one.update(now) };
       });
     },
   };
 }
 
-/** The rows of one result; new ones are followed unless they all were there from the start.
- * @param {string} caption @param {boolean} ended */
-function resultNode(caption, ended) {
-  const name = h("strong"), total = h("span", { class: "sage-muted" }), grid = table(`Result ${caption}`);
-  const node = h("div", { class: "sage-result" }, h("div", { class: "sage-heading" }, name, total), grid.node);
-  let seen = ended ? -1 : 0;
+const FEW_ROWS = 5;
+/** @type {Record<string, string>} */
+const FORMATS = { csv: "CSV", parquet: "Parquet" };
+
+/** The rows of one result, sorted and filtered as the reader likes; new ones are followed unless they all were there
+ * from the start. @param {string} caption @param {boolean} ended @param {string[]} formats
+ * @param {(result: string, format: string) => void} download */
+function resultNode(caption, ended, formats, download) {
+  const name = h("strong"), total = h("span", { class: "sage-muted" }), picture = h("img", { class: "sage-image" });
+  const hint = { placeholder: "Filter", "aria-label": `Filter ${caption}` };
+  const filter = h("input", { type: "search", class: "sage-filter", ...hint });
+  const files = formats.map((format) => fileButton(caption, format, () => download(caption, format)));
+  const tools = h("span", { class: "sage-tools" }, filter, ...files.map((file) => file.node));
+  let seen = ended ? -1 : 0, by = -1, down = false;
+  const grid = table(`Result ${caption}`, (column) => {
+    [by, down] = by !== column ? [column, false] : down ? [-1, false] : [column, true];
+    draw();
+  });
+  const heading = h("div", { class: "sage-heading" }, name, total, tools);
+  const node = h("div", { class: "sage-result" }, heading, picture, grid.node);
+  /** @type {Result} */
+  let latest;
+  filter.addEventListener("input", () => draw());
+  const draw = () => {
+    const { rows, columns, types } = latest, first = latest.total - rows.length;
+    const sorted = by in columns ? order(rows, by, types[by], down) : [...rows.keys()];
+    const left = sorted.filter((i) => !filter.value || matches(rows[i], filter.value));
+    const way = columns.map((_, i) => (i !== by ? null : down ? "descending" : "ascending"));
+    grid.update(columns, types, left.map((i) => ({ key: first + i, cells: rows[i] })), way);
+    const some = `${words.count(left.length)} of ${words.namedCount(rows.length, "row")}`;
+    say(total, filter.value ? some : words.extent(latest, rows.length));
+  };
   const update = (/** @type {Result} */ result) => {
-    const draw = () => grid.update(result.columns, result.numeric, result.rows, result.total - result.rows.length);
+    latest = result;
+    const src = /^data:image\/(png|jpeg);/.test(result.picture ?? "") ? result.picture : null;
+    const alone = result.picture !== null && result.columns.length < 2;
     say(name, result.name);
-    say(total, words.showing(result.total, result.rows.length, "item"));
-    set(grid.node, { hidden: !result.rows.length });
-    if (seen < 0 || seen === result.total) draw();
+    set(grid.node, { hidden: !result.rows.length || alone });
+    set(filter, { hidden: alone || (result.rows.length <= FEW_ROWS && !filter.value) });
+    set(picture, { hidden: !src, src, alt: `The newest item of ${result.name}` });
+    for (const file of files) set(file.node, { hidden: !result.total || result.picture !== null });
+    if (seen < 0 || seen === result.total || by >= 0) draw();
     else following(grid.node, draw);
     seen = result.total;
   };
-  return { node, update };
+  const answer = (/** @type {File} */ of, /** @type {DataView<ArrayBuffer>[]} */ data) =>
+    files[formats.indexOf(of.format)]?.answer(of.error, data);
+  return { node, update, answer };
 }
 
-/** The log. It opens by itself once, at the first error that has no card of its own; warnings only get a badge, because a
- * panel that opens moves the page. @returns {Part} */
+/** Asks for a result as a file, and saves what comes.
+ * @param {string} name @param {string} format @param {() => void} ask */
+function fileButton(name, format, ask) {
+  const hint = `Download all of ${name} as ${FORMATS[format]}`;
+  const press = h("button", { type: "button", title: hint }, FORMATS[format]), said = h("span", { role: "status" });
+  const show = (/** @type {boolean} */ busy, /** @type {string} */ text) => {
+    say(press, busy ? "preparing…" : FORMATS[format]);
+    set(press, { "aria-disabled": busy ? "true" : null });
+    say(said, text);
+  };
+  press.addEventListener("click", () => {
+    if (press.ariaDisabled) return;
+    show(true, "");
+    ask();
+  });
+  const answer = (/** @type {string | null} */ error, /** @type {DataView<ArrayBuffer>[]} */ data) => {
+    show(false, error ?? "");
+    if (error !== null) return;
+    const href = URL.createObjectURL(new Blob(data));
+    h("a", { download: `${name}.${format}`, href }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 10_000);
+  };
+  return { node: h("span", { class: "sage-file" }, press, said), answer };
+}
+
+/** The log. It opens by itself once, at the first error that has no card of its own; warnings only get a badge, because
+ * a panel that opens moves the page. @returns {Part} */
 function logsPart() {
   const said = h("span", { class: "sage-muted" }), alarm = h("span", { class: "sage-alarm" });
   const lines = h("div", { class: "sage-lines", tabindex: 0, role: "group", "aria-label": "Log lines" });
@@ -855,29 +981,76 @@ function logLine() {
   return { node, update };
 }
 
+// ------------------------------------------------------------------ notices
+
+const OFFER_AFTER = 10;
+const DECLINED = "sage_nb: no notices";
+
+/** Whether the reader may still be asked: browser and reader have not said yes or no. */
+function mayAsk() {
+  return "Notification" in globalThis && Notification.permission === "default" && !localStorage.getItem(DECLINED);
+}
+
+function offerButton() {
+  const node = h("button", { type: "button", class: "sage-offer", hidden: true }, "Tell me when it ends");
+  node.addEventListener("click", async () => {
+    if ((await Notification.requestPermission()) !== "granted") localStorage.setItem(DECLINED, "yes");
+    node.hidden = true;
+  });
+  return node;
+}
+
+/** Jobs whose end was told on this page, by whichever copy of this module. @type {Set<string>} */
+const TOLD = (/** @type {any} */ (globalThis)).sageTold ??= new Set();
+
+/** Tells a reader who is elsewhere that a job has ended, once. @param {Snapshot} s */
+function tellEnd(s) {
+  const known = TOLD.has(s.uuid), { title, body } = words.notice(s), mark = `${title} · `;
+  TOLD.add(s.uuid);
+  if (known || (document.visibilityState === "visible" && document.hasFocus())) return;
+  document.title = mark + document.title;
+  addEventListener("focus", () => (document.title = document.title.replace(mark, "")), { once: true });
+  if (!("Notification" in globalThis) || Notification.permission !== "granted") return;
+  const notice = new Notification(title, { body, tag: s.uuid });
+  notice.onclick = () => {
+    window.focus();
+    notice.close();
+  };
+}
+
 // ------------------------------------------------------------------ the view
 
 const ANSWER_MS = 4000;
 const PRESENCE_MS = 5000;
 const SILENCE_MS = 5000;
 const TICK_MS = 250;
+/** By command, the states in which it is still to be carried out. @type {Record<string, string[]>} */
+const WAITS_ON = {
+  stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"],
+};
 
 /** Shows a job in `el`. `onCommand` gets what the reader presses, and whether this view is open and in sight.
+ * `notify`: after how many seconds a job's end is told to a reader who is elsewhere, null for never. `formats`: those
+ * that a result can be had in, by `onCommand` and then `answer`.
  * @param {HTMLElement} el
- * @param {{onCommand: (command: Command) => void, theme?: "light" | "dark"}} options
- * @returns {{update: (snapshot: Snapshot) => void, dispose: () => void}} */
-export function mountJob(el, { onCommand, theme }) {
+ * @param {{onCommand: (command: Command) => void, theme?: "light" | "dark", notify?: number | null,
+ *   formats?: string[]}} options
+ * @returns {{update: (snapshot: Snapshot) => void, answer: (of: File, data: DataView<ArrayBuffer>[]) => void,
+ *   dispose: () => void}} */
+export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) {
   const id = `view-${Math.random().toString(36).slice(2, 10)}`;
-  const parts = [headerPart(press), factsPart(), errorPart(), notesPart(), picturePart(), operatorsPart(), servicesPart(),
-    resultsPart(), logsPart()];
+  const results = resultsPart(formats, (result, format) => onCommand({ command: "download", result, format }));
+  const parts = [headerPart(press), factsPart(notify), errorPart(), notesPart(), picturePart(), operatorsPart(),
+    servicesPart(), results, logsPart()];
   const status = h("div", { class: "sage-unseen", role: "status", "aria-live": "polite" });
-  const root = h("section", { class: "sage-job", role: "region", tabindex: -1, "data-theme": theme ?? null, hidden: true },
-    ...parts.map((part) => part.node), status);
+  const looks = { class: "sage-job", role: "region", tabindex: -1, "data-theme": theme ?? null, hidden: true };
+  const root = h("section", looks, ...parts.map((part) => part.node), status);
   el.append(root);
 
   /** @type {Snapshot | null} */
   let latest = null;
-  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0, notedAt = 0, saidAt = performance.now();
+  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0, notedAt = 0;
+  let saidAt = performance.now();
   /** @type {string | null} */
   let pending = null;
 
@@ -900,6 +1073,8 @@ export function mountJob(el, { onCommand, theme }) {
     notedAt = latest.notes.length;
     draw();
     onCommand({ command });
+    // By way of the Jupyter server, too: that gets through while the kernel is busy with a cell.
+    (/** @type {any} */ (globalThis)).sageNb?.command(latest.uuid, command);
   }
 
   function draw() {
@@ -911,12 +1086,13 @@ export function mountJob(el, { onCommand, theme }) {
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
     // A page that is closed the hard way says nothing; one that goes on saying so is there.
-    if (performance.now() - saidAt > PRESENCE_MS && !ENDED.has(latest.status)) tell({ command: "view", id, visible: true });
+    const ended = ENDED.has(latest.status);
+    if (performance.now() - saidAt > PRESENCE_MS && !ended) tell({ command: "view", id, visible: true });
     set(root, { "data-status": shown, "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     if (shown !== drawn) say(status, announcement(latest, shown));
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.
-    if (hadFocus && ENDED.has(latest.status) && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
+    if (hadFocus && ended && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
   }
 
   function schedule() {
@@ -944,18 +1120,22 @@ export function mountJob(el, { onCommand, theme }) {
   observer.observe(el);
   document.addEventListener("visibilitychange", look);
   const timer = setInterval(() => {
-    if (visible && latest && !frame && !ENDED.has(latest.status)) for (const part of parts.slice(0, 2)) part.update(latest, live());
+    if (!visible || !latest || frame || ENDED.has(latest.status)) return;
+    for (const part of parts.slice(0, 2)) part.update(latest, live());
   }, TICK_MS);
   onCommand({ command: "view", id, open: true });
 
   return {
+    answer: results.answer,
     update(snapshot) {
+      const ends = latest && !ENDED.has(latest.status) && ENDED.has(snapshot.status);
       latest = snapshot;
       seenAt = performance.now();
-      const waitsOn = { stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"] };
-      const answered = pending && !waitsOn[/** @type {keyof waitsOn} */ (pending)].includes(snapshot.status);
-      if (answered || snapshot.notes.length > notedAt) pending = null; // a note says what became of it: it can be pressed again
+      const answered = pending && !WAITS_ON[pending].includes(snapshot.status);
+      // A note says what became of an order: it can be given again.
+      if (answered || snapshot.notes.length > notedAt) pending = null;
       schedule();
+      if (ends && notify !== null && snapshot.elapsed >= notify) tellEnd(snapshot);
     },
     dispose() {
       if (!root.isConnected && !root.parentNode) return;
@@ -969,24 +1149,66 @@ export function mountJob(el, { onCommand, theme }) {
   };
 }
 
-/** What a screen reader says when the state changes; counters are never announced. @param {Snapshot} s @param {string} shown */
+/** What a screen reader says when the state changes; counters are never announced.
+ * @param {Snapshot} s @param {string} shown */
 function announcement(s, shown) {
   const cause = shown === "failed" && s.error ? `: ${s.error.type}: ${s.error.message}` : "";
   return `Job ${s.name}: ${words.stateWord(shown).toLowerCase()}${cause}`;
 }
 
-/** The widget. @typedef {{get: (name: string) => any, on: (event: string, f: () => void) => void,
- *   off: (event: string, f: () => void) => void, send: (content: any) => void}} Model
- * @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */
-function render({ model, el, signal }) {
-  const job = mountJob(el, { onCommand: (command) => model.send(command) });
-  const draw = () => model.get("snapshot")?.uuid && job.update(model.get("snapshot"));
+// ------------------------------------------------------------------ the widget
+
+/** @typedef {{get: (name: string) => any, on: (event: string, f: (...args: any[]) => void) => void,
+ *   off: (event: string, f: (...args: any[]) => void) => void, send: (content: any) => void}} Model */
+
+/** Pictures come apart from the snapshot, which is sent more often. @param {Model} model @returns {Snapshot} */
+function snapshotOf(model) {
+  const { results = [], ...snapshot } = model.get("snapshot"), pictures = model.get("pictures") ?? {};
+  const whole = (/** @type {Result} */ one) => ({ ...one, picture: pictures[one.name] ?? null });
+  return { ...snapshot, results: results.map(whole) };
+}
+
+/** @param {Model} model @param {HTMLElement} el */
+function mount(model, el) {
+  const onCommand = (/** @type {Command} */ command) => model.send(command);
+  const job = mountJob(el, { onCommand, notify: model.get("notify") ?? null, formats: model.get("formats") ?? [] });
+  const draw = () => {
+    if (!model.get("snapshot")?.uuid) return;
+    job.update(snapshotOf(model));
+    goOn(model, el);
+  };
   model.on("change:snapshot", draw);
+  model.on("msg:custom", job.answer);
   draw();
-  const end = () => {
+  return () => {
     model.off("change:snapshot", draw);
+    model.off("msg:custom", job.answer);
     job.dispose();
   };
+}
+
+/** When a job has ended, HTML takes the place of its view, which is what the notebook keeps. On the page the view goes
+ * on instead, so that results can be sorted, and had as files. @param {Model} model @param {HTMLElement} el */
+function goOn(model, el) {
+  const place = el.closest(".jp-OutputArea-child"), area = place?.parentElement;
+  if (!area || !ENDED.has(model.get("snapshot").status)) return;
+  const index = [...area.children].indexOf(place);
+  const look = new MutationObserver(() => {
+    const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
+    if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
+    look.disconnect();
+    const host = h("div");
+    html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
+    html?.replaceChildren(host);
+    mount(model, host);
+  });
+  look.observe(area, { childList: true, subtree: true });
+  setTimeout(() => look.disconnect(), 5000);
+}
+
+/** @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */
+function render({ model, el, signal }) {
+  const end = mount(model, el);
   signal?.addEventListener("abort", end, { once: true });
   return end; // anywidget before 0.10 passes no signal
 }

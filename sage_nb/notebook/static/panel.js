@@ -1,0 +1,275 @@
+// @ts-check
+// The plugin for JupyterLab 4 and Notebook 7: the panel "Jobs", and the healing of saved outputs.
+//
+// It comes from the Jupyter server's extension, and hears from it over one WebSocket about every job of every kernel
+// and of the JobManager server. Jupyter's own packages are taken from the page (`shared`), because their tokens are
+// found by identity; their types are not here to be checked: what comes from them is `any`.
+
+import * as kit from "./jobview.js";
+import { mountJobs } from "./jobs.js";
+
+/** @typedef {import("./jobs.js").Row} Row
+ * @typedef {{address: string | null, state: "running" | "none" | "unreachable", error: string | null}} Server */
+
+const { h, say, set } = kit;
+const ID = "sage-nb-jobs";
+const WIDGET = "application/vnd.jupyter.widget-view+json";
+const WISH = "sage-nb:wish";
+const WISH_MS = 60_000;
+const LOOK_MS = 1000;
+const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
+const LOADED_MS = 4000; // within which a page has found the widgets that there are
+const AGAIN_MS = [1000, 2000, 4000, 10_000];
+const ENDED = new Set(["completed", "failed", "stopped"]);
+const ORDERS = new Set(["stop", "pause", "resume"]);
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16">
+ <path class="jp-icon3" fill="#616161"
+ d="M1 2h5v5H1zm1.2 1.2v2.6h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z"/></svg>`;
+const PACKAGES = ["@jupyterlab/apputils", "@jupyterlab/notebook", "@jupyterlab/services", "@jupyterlab/ui-components",
+  "@lumino/widgets", "@jupyterlab/application", "@jupyter-notebook/tree"];
+
+/** The plugins. @param {(name: string) => Promise<any>} shared  gives a package that the page shares */
+export async function plugins(shared) {
+  const [apputils, notebook, services, ui, widgets, application, tree] =
+    await Promise.all(PACKAGES.map((name) => shared(name).catch(() => ({})))); // JupyterLab has no page of the tree
+  const tokens = [notebook.INotebookTracker, apputils.ICommandPalette, application.ILayoutRestorer, tree.INotebookTree];
+  const optional = tokens.filter(Boolean);
+  return [{ id: "sage-nb:jobs", description: "Shows the jobs of sage_nb.", autoStart: true, optional, activate }];
+
+  function activate(/** @type {any} */ app, /** @type {any[]} */ ...got) {
+    const [tracker, palette, restorer, treePage] = tokens.map((token) => (token ? got[optional.indexOf(token)] : null));
+    const hub = connect(services.ServerConnection), panel = new widgets.Widget({ node: h("div") });
+    jobsPanel(hub, tracker && openNotebooks(app, tracker, hub, notebook.NotebookActions), panel);
+    panel.title.icon = new ui.LabIcon({ name: ID, svgstr: ICON });
+    for (const name of ["jobview", "jobs", "panel"]) {
+      document.head.append(h("link", { rel: "stylesheet", href: new URL(`${name}.css`, import.meta.url).href }));
+    }
+    if (treePage) {
+      panel.title.label = "Jobs";
+      treePage.addWidget(panel);
+      treePage.tabBar.addTab(panel.title);
+    } else app.shell.add(panel, "left", { rank: 600, type: "Jobs" });
+    restorer?.add(panel, ID);
+    const execute = () => (treePage ? (treePage.currentWidget = panel) : app.shell.activateById(ID));
+    app.commands.addCommand("sage-nb:jobs", { label: "Show Jobs", execute });
+    palette?.addItem({ command: "sage-nb:jobs", category: "sage_nb" });
+  }
+}
+
+/** What the server tells: rows and snapshots, over a WebSocket that is made anew where it ends.
+ * @param {any} connection */
+function connect(connection) {
+  const settings = connection.makeSettings(), listeners = /** @type {((said: any) => void)[]} */ ([]);
+  const followed = new Set();
+  let socket = /** @type {WebSocket | null} */ (null), tries = 0, visible = false;
+  const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
+  const tell = (/** @type {any} */ said) => listeners.forEach((listener) => listener(said));
+  const hub = {
+    rows: /** @type {Row[] | null} */ (null), // null: not known yet
+    row: (/** @type {string} */ job) => hub.rows?.find((row) => row.uuid === job),
+    /** @param {(said: any) => void} listener  gets every message, and null where the connection ended */
+    listen: (listener) => listeners.push(listener),
+    /** @param {string} job @param {boolean} on */
+    follow(job, on) {
+      followed[on ? "add" : "delete"](job);
+      send({ op: on ? "follow" : "unfollow", job });
+    },
+    /** @param {boolean} now */
+    look: (now) => now !== visible && send({ op: "visible", visible: (visible = now) }),
+    /** Asks the server; raises an Error in words. @param {string} method @param {string} path @param {any} [body] */
+    async ask(method, path, body = {}) {
+      const init = { method, ...(method === "GET" ? {} : { body: JSON.stringify(body) }) };
+      const answer = await connection.makeRequest(settings.baseUrl + path, init, settings);
+      const said = await answer.json().catch(() => ({}));
+      if (answer.ok) return said;
+      throw new Error(said.message || `The Jupyter server answered ${answer.status} to ${method} ${path}`);
+    },
+  };
+  function open() {
+    const token = settings.appendToken && settings.token ? `?token=${encodeURIComponent(settings.token)}` : "";
+    const mine = (socket = /** @type {WebSocket} */ (new settings.WebSocket(`${settings.wsUrl}sage-nb/live${token}`)));
+    mine.onopen = () => {
+      tries = 0;
+      send({ op: "visible", visible });
+      followed.forEach((job) => send({ op: "follow", job }));
+    };
+    mine.onmessage = ({ data }) => {
+      const said = JSON.parse(data);
+      if (said.op === "jobs") hub.rows = said.rows;
+      tell(said);
+    };
+    mine.onclose = () => {
+      hub.rows = null;
+      tell(null);
+      setTimeout(open, AGAIN_MS[Math.min(tries++, AGAIN_MS.length - 1)]);
+    };
+  }
+  open();
+  return hub;
+}
+
+/** Fills the panel. @param {ReturnType<typeof connect>} hub
+ * @param {ReturnType<typeof openNotebooks> | null} notebooks @param {any} panel */
+function jobsPanel(hub, notebooks, panel) {
+  const views = /** @type {Map<string, {update: (snapshot: any) => void, dispose: () => void}>} */ (new Map());
+  const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
+  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
+  const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
+  panel.node.append(h("header", {}, h("h2", {}, "Jobs"), count), body,
+    h("footer", { class: "sage-foot" }, note, h("div", {}, place, start)));
+  panel.addClass("sage-panel");
+  set(panel.node, { role: "region", "aria-label": "Jobs" });
+  panel.id = ID;
+  panel.title.caption = "Jobs";
+
+  async function attempt(/** @type {() => any} */ act) {
+    say(note, "");
+    try {
+      await act();
+    } catch (error) {
+      say(note, /** @type {Error} */ (error).message);
+    }
+  }
+  /** @param {string} command @param {string} job */
+  async function run(command, job) {
+    const row = hub.row(job);
+    if (command === "show") show(job);
+    else if (command === "hide") hide(job);
+    else if (ORDERS.has(command)) await hub.ask("POST", `sage-nb/jobs/${job}/${command}`);
+    else if (row && command === "open") await notebooks?.open(row.path ?? "", { cell: row.cell });
+    else if (row) await notebooks?.attach(row);
+  }
+  function show(/** @type {string} */ job) {
+    const slot = table.slot(job);
+    if (!slot) return;
+    const all = h("button", { type: "button" }, "All log lines"), lines = h("pre", { tabindex: 0, hidden: true });
+    all.addEventListener("click", () => attempt(async () => {
+      const log = await hub.ask("GET", `sage-nb/jobs/${job}/logs?n=10000`);
+      const text = (/** @type {any} */ one) => `${kit.words.clock(one.time)} ${one.level} ${one.source}: ${one.text}`;
+      say(lines, log.map(text).join("\n") || "There are none");
+      lines.hidden = false;
+    }));
+    const onCommand = (/** @type {any} */ { command }) => ORDERS.has(command) && attempt(() => run(command, job));
+    views.set(job, kit.mountJob(slot, { onCommand }));
+    slot.append(all, lines);
+    hub.follow(job, true);
+  }
+  function hide(/** @type {string} */ job) {
+    views.get(job)?.dispose();
+    views.delete(job);
+    table.slot(job)?.replaceChildren();
+    hub.follow(job, false);
+  }
+  /** @param {Server} server */
+  function drawServer({ address, state, error }) {
+    const word = state === "running" ? "running" : "does not answer";
+    say(place, state === "none" ? "No JobManager server" : `JobManager server: ${address}, ${word}`);
+    set(place, { title: error });
+    set(start, { hidden: state === "running" });
+  }
+  start.addEventListener("click", () => attempt(async () => drawServer(await hub.ask("POST", "sage-nb/server/start"))));
+  hub.listen((said) => {
+    set(panel.node, { "data-lost": said === null });
+    if (said?.op === "snapshot") views.get(said.snapshot.uuid)?.update(said.snapshot);
+    if (said?.op !== "jobs") return;
+    const running = said.rows.filter((/** @type {Row} */ row) => !ENDED.has(row.status)).length;
+    table.update(said.rows);
+    drawServer(said.server);
+    for (const job of views.keys()) if (!hub.row(job)) hide(job);
+    say(count, running ? `${running} running` : "");
+    panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
+    panel.title.dataset = running ? { "sage-running": String(running) } : {};
+  });
+  let inSight = false;
+  const look = () => hub.look(inSight && document.visibilityState === "visible");
+  new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    look();
+  }).observe(panel.node);
+  document.addEventListener("visibilitychange", look);
+  /** @type {any} */ (globalThis).sageNb = {
+    command(/** @type {string} */ job, /** @type {string} */ command) {
+      const known = Boolean(hub.row(job));
+      if (known) attempt(() => run(command, job));
+      return known;
+    },
+  };
+}
+
+/** Opens notebooks, and heals outputs of jobs in those that are open.
+ * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
+function openNotebooks(app, tracker, hub, actions) {
+  const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
+  const encoded = (/** @type {string} */ path) => path.split("/").map(encodeURIComponent).join("/");
+
+  /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
+   * @param {any} panel */
+  async function fulfil({ revealed, context, content, sessionContext }) {
+    await Promise.all([revealed, context.ready]);
+    const wish = JSON.parse(localStorage.getItem(WISH) ?? "{}");
+    if (wish.path !== context.path || Date.now() - wish.at > WISH_MS) return;
+    localStorage.removeItem(WISH);
+    const index = content.widgets.findIndex((/** @type {any} */ cell) => cell.model.id === wish.cell);
+    if (wish.run) await sessionContext.ready.then(() => actions.runAll(content, sessionContext));
+    else if (index < 0) throw new Error("The cell is no longer in its notebook");
+    else {
+      content.activeCellIndex = index;
+      content.deselectAll();
+      await content.scrollToItem(index, "center");
+    }
+  }
+  /** @param {string} path @param {{cell?: string | null, run?: boolean}} wish */
+  async function open(path, wish) {
+    localStorage.setItem(WISH, JSON.stringify({ path, at: Date.now(), ...wish }));
+    const panel = tracker.find((/** @type {any} */ one) => one.context.path === path);
+    if (!panel) return app.commands.execute("docmanager:open", { path, factory: "Notebook" });
+    app.shell.activateById(panel.id);
+    return fulfil(panel);
+  }
+  /** @param {Row} row */
+  async function attach({ uuid, place, path: beside }) {
+    const folder = (beside ?? tracker.currentWidget?.context.path ?? "").split("/").slice(0, -1).join("/");
+    const { path } = await hub.ask("POST", `api/contents/${encoded(folder)}`, { type: "notebook" });
+    const source = `%load_ext sage_nb\n%sage_attach ${uuid} ${place}`;
+    const cell = { cell_type: "code", id: "attach", source, metadata: {}, outputs: [], execution_count: null };
+    const specs = app.serviceManager.kernelspecs.specs, name = specs?.default ?? "python3";
+    const kernelspec = { name, display_name: specs?.kernelspecs[name]?.display_name ?? name };
+    const content = { cells: [cell], metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
+    await hub.ask("PUT", `api/contents/${encoded(path)}`, { type: "notebook", format: "json", content });
+    await open(path, { run: true });
+  }
+
+  /** Outputs that still ask for a widget although their job has ended get its last state; those of jobs that nobody
+   * knows and that show nothing get what they were saved with. Looked at again and again: a reload, a restart, a scroll
+   * or a late answer brings them up, and a kernel's own last word comes first. */
+  async function heal() {
+    if (!hub.rows) return;
+    const open = tracker.filter((/** @type {any} */ { context }) => context.isReady && !context.model.readOnly);
+    for (const { content, sessionContext } of open) for (const cell of content.widgets) {
+      const outputs = cell.model.outputs ?? { length: 0 };
+      for (let i = 0; i < outputs.length; i++) {
+        const output = outputs.get(i), job = output.metadata?.sage_nb?.job, row = hub.row(job);
+        if (!job || !output.data[WIDGET]) continue;
+        const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(".sage-job");
+        const ill = row ? ENDED.has(row.status) : !shown && sessionContext.session?.kernel?.status !== "busy";
+        if (!ill) seen.delete(output);
+        else if (!seen.has(output)) seen.set(output, performance.now());
+        else if (!row && !past.has(job)) hub.follow(job, true);
+        else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
+          const bundle = row || past.get(job) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
+          if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
+          const { [WIDGET]: _, ...data } = output.data;
+          outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
+        }
+      }
+    }
+  }
+  hub.listen((said) => {
+    if (said?.op === "gone") past.set(said.job, false);
+    else if (said?.op === "snapshot" && !hub.row(said.snapshot.uuid)) past.set(said.snapshot.uuid, true);
+  });
+  tracker.widgetAdded.connect((/** @type {any} */ _, /** @type {any} */ panel) => fulfil(panel));
+  const look = () => heal().finally(() => setTimeout(look, LOOK_MS));
+  look();
+  return { open, attach };
+}
