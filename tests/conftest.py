@@ -50,7 +50,7 @@ def part_of(item: pytest.Item) -> str:
     """What it is a part of. Ray does not start where others take the processor."""
     if is_on_ray(item) or item.path.stem in STARTS_RAY:
         return "ray"
-    outside = is_in(item, "browser") or is_in(item, "notebook") or item.path.parent == HERE
+    outside = any(is_in(item, folder) for folder in ("browser", "jupyter", "notebook")) or item.path.parent == HERE
     return "outside" if outside else "inside"
 
 

@@ -1,5 +1,5 @@
-// What JupyterLab and Notebook load. It fetches the plugins from the server's extension, so that there is one copy of them,
-// and hands them the packages that the page shares.
+// What JupyterLab and Notebook load. It fetches the plugins from the server's extension, so that there is one copy of
+// them, and hands them the packages that the page shares.
 (() => {
   const page = JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}");
   const panel = new URL(`${page.baseUrl ?? "/"}sage-nb/static/panel.js`, location.href).href;
