@@ -21,9 +21,18 @@ from urllib.parse import urlsplit
 import websocket
 from jupyter_client.blocking.client import BlockingKernelClient
 
-__all__ = ["Answer", "JupyterServer", "Page", "ServerKernel", "until"]
+__all__ = ["Answer", "JupyterServer", "Page", "ServerKernel", "opened", "until"]
 
 LIMIT = 30.0
+OTHERS = (
+    "jupyter_lsp",
+    "jupyter_server_terminals",
+    "jupyterlab",
+    "notebook",
+    "notebook_shim",
+    "voila.server_extension",
+)
+"""Extensions that these tests need not, and that take long to load."""
 
 
 def until(condition: Callable[[], Any], limit: float = LIMIT) -> None:
@@ -47,6 +56,18 @@ class Answer:
         return json.loads(self.body)
 
 
+def opened(url: str, **how: Any) -> websocket.WebSocket:
+    """A WebSocket; one that is refused leaves nothing open."""
+    socket = websocket.WebSocket()
+    socket.settimeout(LIMIT)
+    try:
+        socket.connect(url, **how)
+    except BaseException:
+        socket.shutdown()
+        raise
+    return socket
+
+
 class JupyterServer:
     """One `jupyter server` on a loopback port, with folders of its own."""
 
@@ -57,6 +78,9 @@ class JupyterServer:
         self.runtime = folder / "runtime"
         self.token = secrets.token_hex(16)
         self._log = folder / "server.log"
+        config = folder / "config" / "jupyter_server_config.d" / "others.json"
+        config.parent.mkdir(parents=True)
+        config.write_text(json.dumps({"ServerApp": {"jpserver_extensions": dict.fromkeys(OTHERS, False)}}))
         given = {
             "ServerApp.ip": "127.0.0.1",
             "ServerApp.port": "0",
@@ -245,10 +269,10 @@ class ServerKernel:
 class Page:
     """The WebSocket of a page."""
 
-    def __init__(self, server: JupyterServer, **how: Any) -> None:
+    def __init__(self, server: JupyterServer) -> None:
         url = f"{server.url}sage-nb/live".replace("http", "ws", 1)
         headers = {"Authorization": f"token {server.token}"}
-        self._socket = websocket.create_connection(url, header=headers, timeout=LIMIT, **how)
+        self._socket = opened(url, header=headers)
         self.heard: list[dict[str, Any]] = []
 
     def say(self, **message: Any) -> None:
@@ -256,7 +280,7 @@ class Page:
 
     def send(self, text: str | bytes) -> None:
         """Something else."""
-        self._socket.send(text)
+        self._socket.send(text, websocket.ABNF.OPCODE_BINARY if isinstance(text, bytes) else websocket.ABNF.OPCODE_TEXT)
 
     def wait(self, condition: Callable[[dict[str, Any]], Any], limit: float = LIMIT) -> dict[str, Any]:
         """The next message that is so."""
