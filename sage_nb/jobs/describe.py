@@ -14,6 +14,7 @@ from sage_nb.engine.loops import Counts
 from sage_nb.engine.results import Result
 from sage_nb.engine.rows import frame_shape, picture_of, table_of
 from sage_nb.engine.task import Task
+from sage_nb.jobs.drawing import drawing_of
 from sage_nb.jobs.layout import places
 from sage_nb.jobs.rates import RateHistory
 from sage_nb.jobs.snapshot import (
@@ -94,6 +95,7 @@ class Describer:
             rates=tuple(float(f"{rate:.4g}") for rate in rates),
             waiting_for=job.waiting_for(),
             operators=operators,
+            drawing=drawing_of(operators),
             services=self._services(),
             results=tuple(self._result(result, counts) for result in job.results.values()),
             logs=tuple(LogView(time=e.time, level=e.level, source=e.source, text=safe_text(e.text)) for e in lines),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from sage_nb.engine.rows import ColumnType
+from sage_nb.jobs.drawing import Drawing, drawing_of
 
 __all__ = [
     "CodeLine",
@@ -203,6 +204,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     waiting_for: str | None = None
     """What a start or a stop is waiting for at this moment."""
     operators: tuple[OperatorView, ...] = ()
+    drawing: Drawing | None = None
+    """Where the operators lie in the picture; `to_dict` adds it where it is not known."""
     services: tuple[ServiceView, ...] = ()
     results: tuple[ResultView, ...] = ()
     dead_letters: tuple[DeadLetterView, ...] = ()
@@ -216,6 +219,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """The snapshot as JSON-able data: dicts, lists, numbers, strings and None."""
         data: dict[str, Any] = msgspec.to_builtins(self)
+        if self.drawing is None:
+            data["drawing"] = msgspec.to_builtins(drawing_of(self.operators))
         return data
 
     @classmethod

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from sage_nb.engine.dispatcher import ENDED
 from sage_nb.engine.stages import SINKS
+from sage_nb.jobs.plain import plain
 from sage_nb.jobs.snapshot import DeadLetterView, JobSnapshot, OperatorView, ResultView
 
 __all__ = [
@@ -66,8 +67,6 @@ MARKS = {
 
 _WORDS = {"created": "Not started"}
 _BACKENDS = {"threads": "", "processes": "in processes", "ray": "on Ray"}
-_OTHER_SPACES = frozenset("\t\n\v\f\r\u2028\u2029\ufeff")
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def state_word(status: str) -> str:
@@ -292,24 +291,6 @@ def facts(snapshot: JobSnapshot) -> list[str]:
     backend = _BACKENDS.get(snapshot.backend, snapshot.backend)
     attempt = f"attempt {count(snapshot.attempt)}" if snapshot.attempt > 1 else ""
     return [duration(snapshot.elapsed), items, speed if snapshot.items else "", backend, attempt]
-
-
-def plain(text: str, *, lines: bool = False) -> str:
-    """`text` without what would steer a terminal, turn the reading direction or break an XML file.
-
-    White space becomes one space each, other control characters and lone surrogates `\N{REPLACEMENT CHARACTER}`;
-    line feeds and tabs stay where `lines` is set.
-    """
-    return "".join(ch if lines and ch in "\n\t" else _plain_char(ch) for ch in text)
-
-
-def _plain_char(ch: str) -> str:
-    category = unicodedata.category(ch)
-    if category == "Zs" or ch in _OTHER_SPACES:
-        return " "
-    if ch in _DIRECTION_MARKS:
-        return ""
-    return "\N{REPLACEMENT CHARACTER}" if category in ("Cc", "Cs") or ch in "\ufffe\uffff" else ch
 
 
 def cell_width(text: str) -> int:

@@ -16,8 +16,8 @@ test("rates have two or three figures", () => {
 });
 
 test("a job without operators has no picture", () => {
-  assert.deepEqual(layout(/** @type {any} */ ({ operators: [], status: "running", error: null })),
-    { width: 0, height: 0, boxes: [], edges: [] });
+  const drawing = { width: 0, height: 0, boxes: [], edges: [] };
+  assert.deepEqual(layout(/** @type {any} */ ({ operators: [], drawing, status: "running", error: null })), drawing);
 });
 
 test("cells are sorted by what they are, not by how they are written", () => {

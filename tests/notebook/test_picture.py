@@ -30,7 +30,7 @@ def test_the_picture_is_well_formed_and_says_each_counter(name: str) -> None:
 def test_boxes_do_not_overlap_and_lie_inside(name: str) -> None:
     """Two operators at different places never share a pixel, and none is cut off."""
     picture = layout(SAMPLES[name])
-    places = [(box.x, box.y) for box in picture.boxes]
+    places = [(box.place.x, box.place.y) for box in picture.boxes]
     assert len(set(places)) == len(places)
     for i, (x, y) in enumerate(places):
         assert 0 <= x <= picture.width - 148
@@ -40,13 +40,13 @@ def test_boxes_do_not_overlap_and_lie_inside(name: str) -> None:
 
 def test_sources_and_sinks_differ_in_shape() -> None:
     """What begins and what ends is seen without colour and without reading."""
-    outlines = {box.kind: box.outline for box in layout(SAMPLES["running"]).boxes}
+    outlines = {box.place.kind: box.place.outline for box in layout(SAMPLES["running"]).boxes}
     assert len({outlines["source"], outlines["map"], outlines["sink"]}) == 3
 
 
 def test_the_failed_operator_is_marked_and_errors_are_counted() -> None:
     """The operator at which the job failed has a border of its own and says its errors in words."""
-    boxes = {box.name: box for box in layout(SAMPLES["failed"]).boxes}
+    boxes = {box.place.name: box for box in layout(SAMPLES["failed"]).boxes}
     assert [name for name, box in boxes.items() if box.failed] == ["parse"]
     assert boxes["parse"].badge == "1 error"
 
@@ -72,8 +72,8 @@ def _job(*operators: tuple[str, tuple[int, ...]], **more: dict[int, object]) -> 
 def test_an_edge_over_columns_passes_between_the_rows() -> None:
     """It does not run behind the boxes that it skips."""
     near, far = layout(_job(("source", ()), ("map", (0,)), ("map", (1, 0)))).edges[1:]
-    assert "L" not in near.path
-    assert "196,83L344,83" in far.path  # 12 + 62 + 9: the middle of the gap below the first row
+    assert "L" not in near.place.path
+    assert "196,83L344,83" in far.place.path  # 12 + 62 + 9: the middle of the gap below the first row
 
 
 def test_edges_between_the_same_rows_have_tracks_of_their_own() -> None:
@@ -89,16 +89,16 @@ def test_edges_between_the_same_rows_have_tracks_of_their_own() -> None:
 def test_an_edge_takes_a_row_that_is_free() -> None:
     """From a short branch to a merge far away it runs straight along its own row."""
     edge = layout(_job(("source", ()), ("source", ()), ("map", (0,)), ("map", (2,)), ("map", (3, 1)))).edges[-1]
-    assert edge.path.startswith("M160,123L528,123C")
+    assert edge.place.path.startswith("M160,123L528,123C")
 
 
 def test_what_closes_a_loop_is_dashed_and_leads_back_below_the_boxes() -> None:
     """It is marked as such, passes below both its ends, and is drawn with dashes; its arrow head is not."""
     job = _job(("source", ()), ("future", (3,)), ("map", (0, 1)), ("map", (2,)))
     picture = layout(job)
-    (back,) = [edge for edge in picture.edges if edge.back]
-    lowest = max(y for _, y in _points(back.path))
-    assert lowest > max(box.y + 62 for box in picture.boxes if box.id in (1, 3))
+    (back,) = [edge for edge in picture.edges if edge.place.back]
+    lowest = max(y for _, y in _points(back.place.path))
+    assert lowest > max(box.place.y + 62 for box in picture.boxes if box.place.id in (1, 3))
     assert lowest < picture.height
     assert pipeline_svg(job).count("stroke-dasharray") == 1
 
@@ -106,7 +106,7 @@ def test_what_closes_a_loop_is_dashed_and_leads_back_below_the_boxes() -> None:
 def test_what_is_given_to_a_future_from_the_side_is_dashed_as_well() -> None:
     """An edge into the head of a loop looks the same wherever it comes from."""
     job = _job(("source", ()), ("future", (0,)), ("map", (2,)), ("source", ()), ("map", (3,)), ("map", (4, 1)))
-    assert [edge.key for edge in layout(job).edges if edge.back] == ["0-1", "2-2"]
+    assert [edge.place.key for edge in layout(job).edges if edge.place.back] == ["0-1", "2-2"]
 
 
 def _points(path: str) -> list[tuple[float, float]]:
@@ -143,11 +143,12 @@ def test_no_edge_runs_through_a_box(seed: int) -> None:
     """Random graphs with merges and loops: an edge touches no box but at its two ends, and stays in the picture."""
     picture = layout(_random_job(seed))
     for edge in picture.edges:
-        for x, y in _points(edge.path):
+        for x, y in _points(edge.place.path):
             assert 0 <= x <= picture.width
             assert 0 <= y <= picture.height
-            for box in picture.boxes:
-                assert not (box.x + 1 < x < box.x + 147 and box.y + 1 < y < box.y + 61), (edge.key, box.id)
+            for place in (box.place for box in picture.boxes):
+                inside = place.x + 1 < x < place.x + 147 and place.y + 1 < y < place.y + 61
+                assert not inside, (edge.place.key, place.id)
 
 
 def test_amber_is_the_way_to_what_holds_the_others_back() -> None:
@@ -170,20 +171,19 @@ def test_busy_and_blocked_share_one_bar() -> None:
     """The two parts follow each other and never leave the box, whatever was measured."""
     for busy, blocked in ((0.25, 0.5), (0.9, 0.9), (None, 1.0), (1.0, None)):
         (box,) = layout(_job(("map", ()), busy={0: busy}, blocked={0: blocked})).boxes
-        assert (box.busy or 0) + box.blocked <= box.right - box.left
+        assert (box.busy or 0) + box.blocked <= box.place.right - box.place.left
         assert bool(box.blocked) == (blocked is not None)
 
 
 def test_instances_and_processes_are_marked() -> None:
     """`×4` and a chip, in the line of the name, which is cut where it needs their room."""
-    one, many, process = layout(
-        _job(("map", ()), ("map", ()), ("map", ()), parallelism={1: 4, 2: 16}, executor={2: "process"})
-    ).boxes
+    job = _job(("map", ()), ("map", ()), ("map", ()), parallelism={1: 4, 2: 16}, executor={2: "process"})
+    one, many, process = (box.place for box in layout(job).boxes)
     assert [one.many, many.many, process.many] == ["", "×4", "×16"]
     assert [one.process, many.process] == [None, None]
     assert process.process is not None
     assert process.process + 10 + 7 * 3 <= process.right
-    long = layout(SAMPLES["back_pressure"]).boxes[2]
+    long = layout(SAMPLES["back_pressure"]).boxes[2].place
     assert long.name == "shrink to 2…"
 
 
@@ -199,7 +199,7 @@ def test_two_badges_have_room_beside_each_other() -> None:
 
 def test_long_names_are_cut_with_an_ellipsis() -> None:
     """A name never leaves its box."""
-    names = [box.name for box in layout(SAMPLES["long_names"]).boxes]
+    names = [box.place.name for box in layout(SAMPLES["long_names"]).boxes]
     assert all(name.endswith("…") and len(name) < 30 for name in names)
 
 

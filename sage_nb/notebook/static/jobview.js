@@ -15,6 +15,9 @@
  *   items_out: number, rate: number, busy: number | null, queued: number, errors: number, where: string | null,
  *   stage: number, parallelism: number, executor: string, blocked: number | null, p50: number | null,
  *   p99: number | null, late: number}} Operator
+ * @typedef {{id: number, x: number, y: number, left: number, right: number, outline: string, kind: string,
+ *   name: string, many: string, process: number | null}} BoxPlace
+ * @typedef {{key: string, start: number, end: number, path: string, head: string, back: boolean}} EdgePlace
  * @typedef {{name: string, type: string, state: string, calls: number, note: string | null}} Service
  * @typedef {{name: string, kind: string, total: number, columns: string[], types: string[], rows: string[][],
  *   shape: [number, number] | null, picture: string | null}} Result
@@ -26,6 +29,7 @@
  * @typedef {{uuid: string, name: string, status: string, backend: string, server: string | null, attempt: number,
  *   started: number | null, elapsed: number, items: number, rate: number, rates: number[], total: number | null,
  *   fraction: number | null, eta: number | null, waiting_for: string | null, operators: Operator[],
+ *   drawing: {width: number, height: number, boxes: BoxPlace[], edges: EdgePlace[]},
  *   services: Service[], results: Result[], dead_letters: DeadLetters[], logs: Log[],
  *   log_total: number, error: Failure | null, notes: string[]}} Snapshot
  * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
@@ -221,122 +225,41 @@ export const matches = (row, words) => row.some((cell) => cell.toLowerCase().inc
 
 const SPARK_WIDTH = 96, SPARK_HEIGHT = 18;
 
-const WIDTH = 148, HEIGHT = 62;
-const GAP_X = 36, GAP_Y = 18, PAD = 12;
-const TRACK = 6;
-const CORNER = 8, END_CORNER = 24;
-const TEXT_MARGIN = 14, END_TEXT_MARGIN = 20;
-const NAME_SIZE = 12;
-const MARK = 10;
+const WIDTH = 148;
 const PROCESS = "M2.5,2.5h5v5h-5zM3.5,.5v2M6.5,.5v2M3.5,7.5v2M6.5,7.5v2M.5,3.5h2M.5,6.5h2M7.5,3.5h2M7.5,6.5h2";
 const SMALLEST = 0.72;
 
-/** @typedef {{start: Operator, end: Operator, back: boolean}} Link */
-/** @typedef {ReturnType<typeof boxOf>} Box */
-/** @typedef {ReturnType<typeof edgeOf>} Edge */
-
-/** Where everything in the picture of a job lies, and what it says. @param {Snapshot} s */
-export function layout(s) {
-  const columns = Math.max(-1, ...s.operators.map((op) => op.col)) + 1;
-  const rows = Math.max(-1, ...s.operators.map((op) => op.row)) + 1;
+/** What everything in the picture of a job says, and where it lies. @param {Snapshot} s */
+export function layout({ drawing: { width, height, boxes, edges }, ...s }) {
   const known = new Map(s.operators.map((op) => [op.id, op]));
-  const links = s.operators.flatMap((end) => [...new Set(end.upstream)].flatMap((id) => {
-    const start = known.get(id);
-    return start ? [{ start, end, back: end.col <= start.col }] : [];
-  }));
-  const taken = new Set(s.operators.map((op) => `${op.col} ${op.row}`));
-  const ways = links.map((link) => wayOf(link, taken));
-  const tracks = tracksOf(links, ways);
-  const tops = [PAD];
-  for (let row = 0; row < rows; row++) {
-    const inRow = [...tracks].filter(([n]) => laneOf(links[n]) === row);
-    const extra = Math.max(0, ...inRow.map(([, track]) => track * TRACK));
-    tops.push(tops[row] + HEIGHT + GAP_Y + extra);
-  }
-  const slow = slowOf(links).map((is) => is && !ENDED.has(s.status));
-  const waitedFor = new Set(links.filter((_, n) => slow[n]).map((link) => link.end));
+  const of = (/** @type {number} */ id) => /** @type {Operator} */ (known.get(id));
+  const most = new Map(), active = !ENDED.has(s.status);
+  for (const { start, end } of edges) most.set(start, Math.max(most.get(start) ?? 1, of(end).queued));
+  // An edge holds back its start where the most items wait on it.
+  const slow = edges.map(({ start, end }) =>
+    active && words.blocks(of(start)) && of(end).queued * 2 >= most.get(start));
+  const waitedFor = new Set(edges.filter((_, n) => slow[n]).map(({ end }) => end));
   return {
-    width: columns ? columns * (WIDTH + GAP_X) - GAP_X + 2 * PAD : 0,
-    height: rows ? tops[rows] - GAP_Y + PAD : 0,
-    boxes: s.operators.map((op) => boxOf(op, tops[op.row], waitedFor.has(op), s)),
-    edges: links.map((link, n) => edgeOf(link, ways[n], tops, tracks.get(n) ?? 0, slow[n])),
+    width,
+    height,
+    boxes: boxes.map((place) => boxOf(place, of(place.id), waitedFor.has(place.id), s)),
+    edges: edges.map((place, n) => ({ ...place, slow: slow[n] })),
   };
 }
 
-/** To the next column; along the row of the start or of the end, where that is free; or between two rows.
- * @param {Link} link @param {Set<string>} taken */
-function wayOf({ start, end, back }, taken) {
-  if (end.col === start.col + 1) return "near";
-  const free = (/** @type {number} */ row) => {
-    for (let col = start.col + 1; col < end.col; col++) if (taken.has(`${col} ${row}`)) return false;
-    return !back;
-  };
-  return free(start.row) ? "out" : free(end.row) ? "in" : "lane";
-}
-
-/** The row below which an edge between rows runs. @param {Link} link */
-function laneOf({ start, end, back }) {
-  if (back) return Math.max(start.row, end.row);
-  return end.row >= start.row ? start.row : start.row - 1;
-}
-
-/** By position in `links`: the track between the rows, from 0. Short edges lie nearer to the boxes.
- * @param {Link[]} links @param {string[]} ways @returns {Map<number, number>} */
-function tracksOf(links, ways) {
-  const found = new Map();
-  /** @type {Map<string, {low: number, high: number, link: Link}[]>} */
-  const used = new Map();
-  const reach = (/** @type {number} */ n) => Math.abs(links[n].end.col - links[n].start.col);
-  const lanes = [...links.keys()].filter((n) => ways[n] === "lane").sort((n, m) => reach(n) - reach(m));
-  for (const n of lanes) {
-    const link = links[n], row = laneOf(link), ends = [link.start.col * 2 + 1, link.end.col * 2 - 1];
-    const low = Math.min(...ends), high = Math.max(...ends);
-    const mayShare = (/** @type {Link} */ other) =>
-      link.back === other.back && (link.start === other.start || link.end === other.end);
-    const meets = (/** @type {{low: number, high: number, link: Link}} */ one) =>
-      one.low <= high && low <= one.high && !mayShare(one.link);
-    let track = 0;
-    while (used.get(`${row} ${track}`)?.some(meets)) track++;
-    used.set(`${row} ${track}`, [...(used.get(`${row} ${track}`) ?? []), { low, high, link }]);
-    found.set(n, track);
-  }
-  return found;
-}
-
-/** For each edge, whether it holds back its start: whether the most items wait on it. @param {Link[]} links */
-function slowOf(links) {
-  const most = new Map();
-  for (const { start, end } of links) most.set(start, Math.max(most.get(start) ?? 1, end.queued));
-  return links.map(({ start, end }) => words.blocks(start) && end.queued * 2 >= most.get(start));
-}
-
-/** @param {Operator} op @param {number} y @param {boolean} slow @param {Snapshot} s */
-function boxOf(op, y, slow, s) {
-  const begins = op.kind === "source", ends = SINKS.has(op.kind);
-  const left = begins ? END_TEXT_MARGIN : TEXT_MARGIN;
-  const right = WIDTH - (ends ? END_TEXT_MARGIN : TEXT_MARGIN);
-  const active = !ENDED.has(s.status);
+/** @typedef {ReturnType<typeof boxOf>} Box */
+/** @param {BoxPlace} place @param {Operator} op @param {boolean} slow @param {Omit<Snapshot, "drawing">} s */
+function boxOf(place, op, slow, s) {
+  const wide = place.right - place.left, active = !ENDED.has(s.status);
   const failed = s.error !== null && s.error.operator === op.name;
   const badge = op.errors ? `${words.shortened(op.errors)} error${op.errors === 1 ? "" : "s"}` : failed ? "failed" : "";
-  const many = op.parallelism > 1 ? `×${words.count(op.parallelism)}` : "";
-  const room = right - left - (many ? 7 * many.length + 6 : 0);
-  const process = op.executor !== "thread" ? left + room - MARK : null;
-  const busy = active && op.busy !== null ? Math.floor(op.busy * (right - left)) : null;
+  const busy = active && op.busy !== null ? Math.floor(op.busy * wide) : null;
   return {
-    id: op.id,
-    x: PAD + op.col * (WIDTH + GAP_X),
-    y,
-    left,
-    right,
-    outline: outlineOf(begins ? END_CORNER : CORNER, ends ? END_CORNER : CORNER),
-    kind: words.kind(op),
-    name: fitName(words.plain(op.name), Math.floor(((process === null ? room : room - MARK - 4) * 100) / NAME_SIZE)),
-    many,
-    process,
+    ...place,
     flow: words.flow(op),
     rate: active && op.rate ? words.rate(op.rate) : "",
     busy,
-    blocked: active ? Math.min(Math.floor((op.blocked ?? 0) * (right - left)), right - left - (busy ?? 0)) : 0,
+    blocked: active ? Math.min(Math.floor((op.blocked ?? 0) * wide), wide - (busy ?? 0)) : 0,
     badge,
     waiting: active && op.queued ? waitingOf(op.queued, badge) : "",
     slow,
@@ -353,58 +276,6 @@ function waitingOf(queued, badge) {
 
 /** @param {string} badge */
 const badgeWidth = (badge) => 7 * badge.length + 12;
-
-/** @param {number} left @param {number} right */
-function outlineOf(left, right) {
-  return `M${left},0H${WIDTH - right}A${right},${right} 0 0 1 ${WIDTH},${right}V${HEIGHT - right}` +
-    `A${right},${right} 0 0 1 ${WIDTH - right},${HEIGHT}H${left}` +
-    `A${left},${left} 0 0 1 0,${HEIGHT - left}V${left}A${left},${left} 0 0 1 ${left},0Z`;
-}
-
-/** @param {Link} link @param {string} way @param {number[]} tops @param {number} track @param {boolean} slow */
-function edgeOf(link, way, tops, track, slow) {
-  const { start, end, back } = link;
-  const x1 = PAD + start.col * (WIDTH + GAP_X) + WIDTH, y1 = tops[start.row] + HEIGHT / 2;
-  const x2 = PAD + end.col * (WIDTH + GAP_X), y2 = tops[end.row] + HEIGHT / 2;
-  const lane = tops[laneOf(link)] + HEIGHT + GAP_Y / 2 + TRACK * track;
-  const bend = back ? PAD : GAP_X / 2;
-  const [a, b, turn] = back ? [x1, x2, -bend] : [x1 + GAP_X, x2 - GAP_X, bend];
-  /** @type {Record<string, string>} */
-  const lines = {
-    near: `C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
-    out: `L${b},${y1}C${b + turn},${y1} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
-    in: `C${x1 + bend},${y1} ${a - turn},${y2} ${a},${y2}L${x2 - 1},${y2}`,
-    lane: `C${x1 + bend},${y1} ${a - turn},${lane} ${a},${lane}L${b},${lane}` +
-      `C${b + turn},${lane} ${x2 - bend},${y2} ${x2 - 1},${y2}`,
-  };
-  const head = `M${x2 - 6},${y2 - 4}L${x2 - 1},${y2}L${x2 - 6},${y2 + 4}`;
-  const path = `M${x1},${y1}${lines[way]}`;
-  return { key: `${start.id}-${end.id}`, path, head, back: back || end.kind === "future", slow };
-}
-
-/** `name`, cut where it is estimated to be wider than `room` hundredths of an em: SVG text does not cut itself.
- * @param {string} name @param {number} room */
-function fitName(name, room) {
-  const chars = [...name];
-  if (chars.reduce((sum, ch) => sum + em(ch), 0) <= room) return name;
-  let kept = "", left = room - 90;
-  for (const ch of chars) {
-    left -= em(ch);
-    if (left < 0) break;
-    kept += ch;
-  }
-  return kept.replace(/ +$/, "") + "…";
-}
-
-/** @param {string} ch */
-function em(ch) {
-  if ("iljtfrI.,:;'|!()[]{}/\\- ".includes(ch)) return 40;
-  if ("mwMW@%&".includes(ch)) return 106;
-  const code = ch.codePointAt(0) ?? 0;
-  if (code < 128) return ch >= "a" && ch <= "z" ? 62 : 72;
-  if (/[\p{M}\p{Cf}]/u.test(ch)) return 0;
-  return code >= 0x2e80 || (code >= 0x1100 && code < 0x1160) ? 100 : 70;
-}
 
 /** The curve of rates as a path; empty where two points are missing. @param {number[]} rates */
 export function sparkPath(rates) {
@@ -587,7 +458,7 @@ function factsPart(notify) {
     update(s, live) {
       const ended = ENDED.has(s.status), known = s.fraction !== null && !ended, path = sparkPath(s.rates);
       set(curve, { d: path });
-      set(spark, { visibility: path ? null : "hidden", "aria-label": path && words.trend(s) });
+      set(spark, { hidden: !path, "aria-label": path && words.trend(s) });
       set(offer, { hidden: ended || notify === null || live.elapsed < OFFER_AFTER || !mayAsk() });
       each(facts, words.facts(s, live.elapsed).filter(Boolean), (_, i) => i, textIn("span"));
       const eta = s.eta !== null && s.status === "running" ? words.endsIn(s.eta) : "";
@@ -693,7 +564,7 @@ function picturePart() {
 
 function edgeNode() {
   const path = g("path"), head = g("path"), node = g("g", {}, path, head);
-  const update = (/** @type {Edge} */ edge) => {
+  const update = (/** @type {EdgePlace & {slow: boolean}} */ edge) => {
     set(path, { d: edge.path, "data-back": edge.back });
     set(head, { d: edge.head });
     set(node, { "data-slow": edge.slow });
