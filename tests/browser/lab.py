@@ -48,8 +48,7 @@ LOCAL = {"127.0.0.1", "localhost", ""}
 
 
 class LabServer:
-    """One JupyterLab on a loopback port, or one Notebook 7. Its notebooks are in `root`; its settings and run-time files
-    are its own."""
+    """One JupyterLab, or Notebook 7, on a loopback port. Its notebooks are in `root`; its settings are its own."""
 
     def __init__(self, folder: Path, *, app: Literal["lab", "notebook"] = "lab") -> None:
         self.app = app

@@ -175,6 +175,7 @@ def test_after_a_reload_the_end_reaches_page_and_file(page: LabPage, lab: LabSer
     for one in (page, second):
         state(one.output(1), "Completed")
         healed(one, 1)
+        assert one.page.evaluate("() => jupyterapp.shell.currentWidget.content.widgets[1].model.trusted")
     assert WIDGET not in data_of(page.save(), 1)
     assert "Completed" in data_of(page.saved(), 1)["text/plain"]
     page.reload()
@@ -209,6 +210,7 @@ def test_outputs_are_healed_when_their_kernel_is_gone(page: LabPage) -> None:
         output.metadata.sage_nb.job = "0" * 32
     nbformat.write(as_it_was, page.file)
     page.open_without_kernel()
+    healed(page, 1)
     expect(page.output(1)).to_contain_text("This is how the job was when the view was last saved")
     assert WIDGET not in data_of(page.save(), 1)
     assert [error for error in page.console_errors if "sage" in error] == []
@@ -272,7 +274,7 @@ def test_notebook_7_has_the_panel_beside_its_notebooks_and_its_files(page7: LabP
     tree = page.page.context.new_page()
     tree.goto(f"{page.lab.url}tree?token={page.lab.token}")
     tree.get_by_role("tab", name="Jobs").click()
-    jobs = tree.get_by_role("region", name="Jobs")
+    jobs = tree.locator(".sage-panel")
     state(row_of(jobs, "endless"), "Running")
     tree.screenshot(path=SHOTS / "panel-notebook7-tree.png")
     with tree.context.expect_page() as opened:
@@ -284,4 +286,5 @@ def test_notebook_7_has_the_panel_beside_its_notebooks_and_its_files(page7: LabP
     healed(page, 1)
     assert WIDGET not in data_of(page.save(), 1)
     assert page.outside == []
-    assert page.console_errors == []
+    own = "Cannot read properties of undefined (reading 'schema')"  # Notebook 7.6's, also without any extension
+    assert [error for error in page.console_errors if error != own] == []

@@ -14,8 +14,7 @@
 
 const ENDED = new Set(["completed", "failed", "stopped"]);
 const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
-const TICK_MS = 250;
-const UNANSWERED_MS = 5000;
+const TICK_MS = 250, UNANSWERED_MS = 5000;
 /** @type {[Command, string, string, (row: Row) => boolean][]} */
 const BUTTONS = [
   ["open", "Open the cell", "M6.5 3H3v10h10V9.5M9 3h4v4M13 3L7.5 8.5", (row) => Boolean(row.path && row.cell)],
@@ -51,8 +50,7 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
   set(track, { role: "progressbar", "aria-label": "Progress" });
   if (offered("show")) head.addEventListener("click", () => press(slot.hidden ? "show" : "hide"));
 
-  /** @param {Command} command */
-  function press(command) {
+  function press(/** @type {Command} */ command) {
     if (command === "show" || command === "hide") slot.hidden = command === "hide";
     if (command === "stop") {
       if (stopped || row.status === "stopping") return;
@@ -66,11 +64,10 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
     const more = TICKING.has(row.status) ? (performance.now() - seenAt) / 1000 : 0;
     say(facts[3], row.started === null ? "" : words.duration(row.elapsed + more));
   }
-  /** @param {Row} now @param {boolean} [unanswered]  it can be pressed again */
-  function update(now, unanswered) {
+  function update(/** @type {Row} */ now, unanswered = false) { // `unanswered`: Stop can be pressed again
     if (row.elapsed !== now.elapsed || row.status !== now.status) seenAt = performance.now(); // else it ticks on
     row = now;
-    if (stopped !== row.status || unanswered === true) stopped = "";
+    if (stopped !== row.status || unanswered) stopped = "";
     const known = row.fraction !== null && !ENDED.has(row.status), share = Math.min(row.fraction ?? 0, 1);
     const status = stopped ? "stopping" : row.status;
     mark.update(status);
@@ -101,7 +98,7 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
   return { node, update, tick, slot, head };
 }
 
-/** Shows jobs in `el`, those that run first. `slot` is the element below a job's row, for its full view.
+/** Shows jobs in `el`, those that run first, else in the order given. `slot` is where the full view of a job goes.
  * @param {HTMLElement} el @param {Options} options */
 export function mountJobs(el, options) {
   const { each, h, say, set } = options.kit, rows = new Map(), example = h("pre", { tabindex: 0 }, EXAMPLE);
@@ -115,8 +112,7 @@ export function mountJobs(el, options) {
   el.append(root);
   const timer = setInterval(() => rows.forEach((row) => row.tick()), TICK_MS);
   return {
-    /** @param {Row[]} all  the newest first */
-    update(all) {
+    update(/** @type {Row[]} */ all) {
       const focused = /** @type {HTMLElement | null} */ (document.activeElement);
       const [running, ended] = [false, true].map((is) => all.filter((row) => ENDED.has(row.status) === is));
       const items = [...(running.length ? ["Running", ...running] : []), ...(ended.length ? ["Ended", ...ended] : [])];
@@ -131,10 +127,7 @@ export function mountJobs(el, options) {
       if (row && (off || focused !== document.activeElement)) (off ? row.head : focused).focus({ preventScroll: true });
     },
     slot: (/** @type {string} */ job) => /** @type {HTMLElement | undefined} */ (rows.get(job)?.slot),
-    dispose() {
-      clearInterval(timer);
-      root.remove();
-    },
+    dispose: () => (clearInterval(timer), root.remove()),
   };
 }
 

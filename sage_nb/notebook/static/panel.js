@@ -8,19 +8,16 @@
 import * as kit from "./jobview.js";
 import { mountJobs } from "./jobs.js";
 
-/** @typedef {import("./jobs.js").Row} Row
- * @typedef {{address: string | null, state: "running" | "none" | "unreachable", error: string | null}} Server */
-
+/** @typedef {import("./jobs.js").Row} Row */
 const { h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
-const WISH = "sage-nb:wish";
-const WISH_MS = 60_000;
+const WISH = "sage-nb:wish", WISH_MS = 60_000;
 const LOOK_MS = 1000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
-const AGAIN_MS = [1000, 2000, 4000, 10_000];
+const AGAIN_MS = 10_000;
 const ENDED = new Set(["completed", "failed", "stopped"]);
 const ORDERS = new Set(["stop", "pause", "resume"]);
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16">
@@ -60,23 +57,20 @@ export async function plugins(shared) {
 /** What the server tells: rows and snapshots, over a WebSocket that is made anew where it ends.
  * @param {any} connection */
 function connect(connection) {
-  const settings = connection.makeSettings(), listeners = /** @type {((said: any) => void)[]} */ ([]);
-  const followed = new Set();
+  const settings = connection.makeSettings(), followed = /** @type {Set<string>} */ (new Set());
+  const listeners = /** @type {((said: any) => void)[]} */ ([]);
   let socket = /** @type {WebSocket | null} */ (null), tries = 0, visible = false;
   const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
   const tell = (/** @type {any} */ said) => listeners.forEach((listener) => listener(said));
   const hub = {
     rows: /** @type {Row[] | null} */ (null), // null: not known yet
     row: (/** @type {string} */ job) => hub.rows?.find((row) => row.uuid === job),
-    /** @param {(said: any) => void} listener  gets every message, and null where the connection ended */
-    listen: (listener) => listeners.push(listener),
-    /** @param {string} job @param {boolean} on */
-    follow(job, on) {
+    listen: (/** @type {(said: any) => void} */ listener) => listeners.push(listener), // null: the connection ended
+    follow(/** @type {string} */ job, /** @type {boolean} */ on) {
       followed[on ? "add" : "delete"](job);
       send({ op: on ? "follow" : "unfollow", job });
     },
-    /** @param {boolean} now */
-    look: (now) => now !== visible && send({ op: "visible", visible: (visible = now) }),
+    look: (/** @type {boolean} */ now) => now !== visible && send({ op: "visible", visible: (visible = now) }),
     /** Asks the server; raises an Error in words. @param {string} method @param {string} path @param {any} [body] */
     async ask(method, path, body = {}) {
       const init = { method, ...(method === "GET" ? {} : { body: JSON.stringify(body) }) };
@@ -102,7 +96,7 @@ function connect(connection) {
     mine.onclose = () => {
       hub.rows = null;
       tell(null);
-      setTimeout(open, AGAIN_MS[Math.min(tries++, AGAIN_MS.length - 1)]);
+      setTimeout(open, Math.min(1000 * 2 ** tries++, AGAIN_MS));
     };
   }
   open();
@@ -123,13 +117,9 @@ function jobsPanel(hub, notebooks, panel) {
   panel.id = ID;
   panel.title.caption = "Jobs";
 
-  async function attempt(/** @type {() => any} */ act) {
+  async function attempt(/** @type {() => Promise<any>} */ act) {
     say(note, "");
-    try {
-      await act();
-    } catch (error) {
-      say(note, /** @type {Error} */ (error).message);
-    }
+    await act().catch((error) => say(note, error.message));
   }
   /** @param {string} command @param {string} job */
   async function run(command, job) {
@@ -161,32 +151,25 @@ function jobsPanel(hub, notebooks, panel) {
     table.slot(job)?.replaceChildren();
     hub.follow(job, false);
   }
-  /** @param {Server} server */
-  function drawServer({ address, state, error }) {
-    const word = state === "running" ? "running" : "does not answer";
-    say(place, state === "none" ? "No JobManager server" : `JobManager server: ${address}, ${word}`);
-    set(place, { title: error });
-    set(start, { hidden: state === "running" });
-  }
-  start.addEventListener("click", () => attempt(async () => drawServer(await hub.ask("POST", "sage-nb/server/start"))));
+  start.addEventListener("click", () => attempt(() => hub.ask("POST", "sage-nb/server/start")));
   hub.listen((said) => {
     set(panel.node, { "data-lost": said === null });
     if (said?.op === "snapshot") views.get(said.snapshot.uuid)?.update(said.snapshot);
     if (said?.op !== "jobs") return;
-    const running = said.rows.filter((/** @type {Row} */ row) => !ENDED.has(row.status)).length;
-    table.update(said.rows);
-    drawServer(said.server);
+    const { rows, server: { address, state, error } } = said;
+    table.update(rows);
     for (const job of views.keys()) if (!hub.row(job)) hide(job);
+    say(place, state === "none" ? "No JobManager server"
+      : `JobManager server: ${address}, ${state === "running" ? "running" : "does not answer"}`);
+    set(place, { title: error });
+    set(start, { hidden: state === "running" });
+    const running = rows.filter((/** @type {Row} */ row) => !ENDED.has(row.status)).length;
     say(count, running ? `${running} running` : "");
     panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
     panel.title.dataset = running ? { "sage-running": String(running) } : {};
   });
-  let inSight = false;
-  const look = () => hub.look(inSight && document.visibilityState === "visible");
-  new IntersectionObserver((entries) => {
-    inSight = entries[entries.length - 1].isIntersecting;
-    look();
-  }).observe(panel.node);
+  const look = () => hub.look(panel.isVisible && document.visibilityState === "visible");
+  new IntersectionObserver(look).observe(panel.node);
   document.addEventListener("visibilitychange", look);
   /** @type {any} */ (globalThis).sageNb = {
     command(/** @type {string} */ job, /** @type {string} */ command) {
