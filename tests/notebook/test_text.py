@@ -141,3 +141,10 @@ def test_a_restart_says_which_attempt_is_next() -> None:
     assert text.startswith("◌ Restarting  flight delays  4e574a47\n  31 s · 0 items · attempt 2\n")
     assert "Waiting for the next attempt, in 4 s" in text
     assert render_line(SAMPLES["restarting"]) == "◌ Restarting  flight delays  attempt 2  0 items  31 s"
+
+
+def test_a_flood_is_told_with_its_last_lines() -> None:
+    lines = render_text(SAMPLES["flooding"]).split("\n")
+    first = lines.index("output: 1,204,511 lines, showing the last 10")
+    assert lines[first + 1].startswith("step 11: ")
+    assert lines[first + 10].startswith("step 20: ")
