@@ -18,7 +18,7 @@ BUILD := .build
 
 say = @printf '==> %s\n' '$(1)'
 
-.PHONY: help demo test test-all lab bench bench-ray bench-server lint format lock clean
+.PHONY: help demo test test-all lab bench bench-ray bench-server bench-views lint format lock clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -50,6 +50,9 @@ bench-ray: $(READY) ## Measure sage_nb on Ray beside what is written with Ray by
 
 bench-server: $(READY) ## Measure jobs on a JobManager server: latencies, throughput, memory
 	@$(PYTHON) -m benchmarks --server $(ARGS)
+
+bench-views: $(READY) ## Measure live views of thirty jobs in JupyterLab: throughput, messages, clicks, Stop
+	@$(PYTHON) -m benchmarks --views $(ARGS)
 
 lint: $(READY) $(NODE_READY) ## Check style and types
 	$(call say,ruff check)

@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.catalogue import PEERS, RAY_WORKS, SERVER_WORKS, WORKS, Row, chosen
+from benchmarks.catalogue import PEERS, RAY_WORKS, SERVER_WORKS, VIEW_WORKS, WORKS, Row, chosen
 from benchmarks.child import Skipped
 from benchmarks.environments import environment, version
 from benchmarks.machine import machine
@@ -59,9 +59,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
     parser.add_argument("--ray", action="store_true", help="what runs on Ray, beside what is written with it by hand")
     parser.add_argument("--server", action="store_true", help="jobs on a JobManager server")
+    parser.add_argument("--views", action="store_true", help="live views in a page of JupyterLab")
     given = parser.parse_args()
-    given.works = RAY_WORKS if given.ray else SERVER_WORKS if given.server else WORKS
-    given.module = f"benchmarks.{'onray' if given.ray else 'server' if given.server else 'ours'}"
+    works = {"onray": RAY_WORKS, "server": SERVER_WORKS, "views": VIEW_WORKS, "ours": WORKS}
+    module = "onray" if given.ray else "server" if given.server else "views" if given.views else "ours"
+    given.works, given.module = works[module], f"benchmarks.{module}"
     if not chosen(given.only, given.works):
         names = ", ".join(row.id for work in given.works for row in work.rows)
         parser.error(f"--only {given.only}: nothing begins so; there are: {names}")

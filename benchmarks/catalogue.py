@@ -160,6 +160,21 @@ SERVER_WORKS: Sequence[Work] = (
 """Those on a JobManager server."""
 
 
+VIEW_WORKS: Sequence[Work] = (
+    Work(
+        "V1  30 jobs flat out, each with a live view: time of 1 M items; ratio: items a second ÷ those without views",
+        (Row("V1", "sage_nb", Bound(0.95, least=True)),),
+    ),
+    Work("V2  messages to the page, a second", (Row("V2", "sage_nb", Bound(60, "value")),), unit="/s"),
+    Work("V3  a click in the page, to the next frame", (Row("V3", "sage_nb", Bound(200e-3, "value")),), unit="ms"),
+    Work("V4  Stop, to `Stopped` in the view", (Row("V4", "sage_nb", Bound(3.0, "value")),)),
+    Work(
+        "V5  one job: from the run of the cell to its view", (Row("V5", "sage_nb", Bound(300e-3, "value")),), unit="ms"
+    ),
+)
+"""Those of live views in a page."""
+
+
 def chosen(only: str | None, works: Sequence[Work] = WORKS) -> list[Work]:
     """The works whose rows' names begin with one of those in `only`, a list with commas. None stands for all.
 

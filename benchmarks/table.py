@@ -10,7 +10,7 @@ from benchmarks.measure import Figure
 __all__ = ["Group", "Line", "as_markdown", "as_text"]
 
 _HEAD = ("", "time", "by hand", "ratio (min-max)", "runs", "bound", "held")
-_WIDTHS = (34, 10, 10, 22, 6, 9, 6)
+_WIDTHS = (34, 10, 10, 22, 6, 11, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ def _cells(line: Line, unit: str) -> tuple[str, ...] | None:
 def _value(value: float, unit: str) -> str:
     if unit == "ms":
         return f"{value * 1e3:.3f} ms"
+    if unit == "/s":
+        return f"{value:.1f} /s"
     return f"{value:.1f} MB" if unit == "MB" else f"{value:.3f} s"
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 __all__ = ["JobLog", "LogLine"]
 
+_WIDTH = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
@@ -61,5 +63,8 @@ class JobLog(logging.Handler):
 
     def say(self, source: str, text: str, level: str = "INFO") -> None:
         """Add a line."""
-        self.total += 1
-        self.lines.append(LogLine(time.time(), level, source, text[:10_000]))
+        text = text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+        assert self.lock is not None
+        with self.lock:
+            self.total += 1
+            self.lines.append(LogLine(time.time(), level, source, text))

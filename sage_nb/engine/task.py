@@ -18,6 +18,7 @@ from itertools import chain
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sage_nb.engine import turns
 from sage_nb.engine.batches import length
 from sage_nb.engine.building import Built, build
 from sage_nb.engine.channels import Inbox, Lane
@@ -253,6 +254,7 @@ class Task:
             try:
                 if opened and not self.attempt.is_stopping():
                     opened = False
+                    turns.join(self)
                     self.run()
                 self.leave()
             except LoopEnded:
@@ -271,6 +273,7 @@ class Task:
         try:
             self._close_all()
         finally:
+            turns.leave(self)
             self._made = self._takes = None
             self._built, self._stamps = [], []
             self.reader = None

@@ -97,7 +97,8 @@ class Job:
         return tuple(self._dispatcher.notes)
 
     def logs(self) -> list[LogLine]:
-        """The last 10,000 lines of the job's log."""
+        """The last 10,000 lines of the job's log, of 10,000 characters each at most; `snapshot().log_total` counts
+        all."""
         return list(self._dispatcher.log.lines.copy())
 
     def exception(self) -> BaseException | None:

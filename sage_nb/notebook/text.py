@@ -237,7 +237,7 @@ def _error(error: ErrorView, width: int) -> Iterator[str]:
 
 def _output(output: OutputView, width: int) -> Iterator[str]:
     lines = output.lines[-_OUTPUT_LINES:]
-    yield f"output: {words.showing(output.total, len(lines), 'line')}"
+    yield from _wrapped(f"output: {words.showing(output.total, len(lines), 'line')}", width, 2)
     yield from (words.fit(words.plain(line), width) for line in lines)
 
 

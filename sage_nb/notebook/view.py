@@ -39,7 +39,7 @@ __all__ = ["JobView", "settings", "show_job", "static_bundle"]
 
 _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
-_MESSAGES_PER_SECOND = 60
+_MESSAGES_PER_SECOND = 45  # with 30 views; what these say of themselves, and is answered, makes it less than 60
 _OUT_OF_SIGHT = 1.0
 _NOBODY = 10.0
 _GRACE = 15.0  # seconds without a word after which a view counts as gone

@@ -16,6 +16,7 @@ from sage_nb.jobs.snapshot import (
     JobSnapshot,
     LogView,
     OperatorView,
+    OutputView,
     ResultView,
     ServiceView,
 )
@@ -398,6 +399,7 @@ _HOSTILE = JobSnapshot(
         code=(CodeLine(number=1, text=INJECTION, marked=True),),
         traceback=INJECTION,
     ),
+    output=OutputView(total=2_000, held=1_000, lines=(INJECTION, "\x1b[31m\u202e<b>")),
     notes=(INJECTION,),
 )
 
@@ -706,6 +708,16 @@ _RICH = JobSnapshot(
     ),
 )
 
+_FLOODING = msgspec.structs.replace(
+    _RUNNING,
+    uuid="f100d000-0000-4000-8000-000000000015",
+    output=OutputView(
+        total=1_204_511,
+        held=1_203_511,
+        lines=tuple(f"step {n}: loss {1 / n:.6f}, and what else there is to say of it" for n in range(1, 21)),
+    ),
+)
+
 SAMPLES: dict[str, JobSnapshot] = {
     "created": JobSnapshot(uuid="00000000-0000-4000-8000-00000000000d", name="not yet", status="created"),
     "queued": JobSnapshot(
@@ -714,6 +726,7 @@ SAMPLES: dict[str, JobSnapshot] = {
     "starting": _STARTING,
     "running": _RUNNING,
     "endless": _ENDLESS,
+    "flooding": _FLOODING,
     "paused": _PAUSED,
     "stopping": _STOPPING,
     "completed": _COMPLETED,

@@ -145,8 +145,15 @@ def test_a_restart_says_which_attempt_is_next() -> None:
 
 def test_the_rates_are_bars_where_there_is_room_and_pictures_are_words() -> None:
     lines = render_text(SAMPLES["rich"]).split("\n")
-    assert lines[1] == "  21 s · 3,120 items · 150/s  ▂▄▇▇▇▁▁▅▇▇██▇".replace("█", "█")
+    assert lines[1] == "  21 s · 3,120 items · 150/s  ▂▄▇▇▇▁▁▅▇▇██▇"
     assert "▇" not in render_text(SAMPLES["rich"], 40)
     assert "curve: 42 items, the newest a picture" in lines
     assert "table: 3 items, the newest 1,000 rows × 2 columns" in lines
     assert not any("Figure size" in line for line in lines)
+
+
+def test_a_flood_is_told_with_its_last_lines() -> None:
+    lines = render_text(SAMPLES["flooding"]).split("\n")
+    first = lines.index("output: 1,204,511 lines, showing the last 10")
+    assert lines[first + 1].startswith("step 11: ")
+    assert lines[first + 10].startswith("step 20: ")
