@@ -264,6 +264,23 @@ numbers.collect("squares")
 numbers.map(lambda n: Dot(), name="draw").show("dot")
 """.strip()
 
+# What of a view's looks would be different if it were not in a cell's output.
+LEAKS = """
+(view) => {
+  const place = document.createElement("div"), copy = view.cloneNode(true);
+  place.style.width = `${view.parentElement.clientWidth}px`;
+  place.append(copy);
+  document.body.append(place);
+  const all = (root) => [root, ...root.querySelectorAll("*")], copies = all(copy), found = new Set();
+  for (const [i, node] of all(view).entries()) {
+    const here = getComputedStyle(node), there = getComputedStyle(copies[i]);
+    for (const name of here) if (here[name] !== there[name]) found.add(`${node.tagName} ${name}`);
+  }
+  place.remove();
+  return [...found].filter((one) => !one.endsWith(" user-select"));
+}
+"""
+
 
 def test_results_can_be_sorted_and_had_as_files_when_the_job_has_ended(page: LabPage) -> None:
     """The file has HTML and text alone; on the page the view goes on."""
@@ -285,6 +302,8 @@ def test_results_can_be_sorted_and_had_as_files_when_the_job_has_ended(page: Lab
         with page.page.expect_download() as saved:
             view.get_by_role("button", name=name).first.click()
         assert saved.value.path().read_bytes().startswith(magic)
+    page.page.mouse.move(0, 0)  # no button is hovered
+    assert view.locator(".sage-job").evaluate(LEAKS) == []
     page.screenshot("results-ended", view)
 
     (bundle,) = html_of(page.save(), 1)

@@ -327,7 +327,10 @@ def test_a_later_snapshot_changes_texts_and_keeps_elements(view: View) -> None:
     view.show("running")
     view.page.evaluate("""() => document.querySelectorAll(".sage-job *").forEach(node => { node.kept = true })""")
     results = (msgspec.structs.replace(SAMPLES["running"].results[0], total=1_000_001),)
-    view.update("running", items=800_000, rate=10.0, results=results)
+    first, *others = SAMPLES["running"].operators
+    operators = (msgspec.structs.replace(first, items_out=800_123), *others)
+    view.update("running", items=800_000, rate=10.0, results=results, operators=operators)
+    assert "800,123 out" in (view.page.locator(".sage-picture title").first.text_content() or "")
     expect(view.page.locator(".sage-facts")).to_contain_text("800,000 of 1,250,000 items")
     new = view.page.evaluate(
         """() => [...document.querySelectorAll(".sage-job *")].filter(n => !n.kept).map(n => n.tagName)"""

@@ -46,13 +46,13 @@ def test_a_flood_neither_freezes_the_page_nor_fills_the_file(page: LabPage) -> N
     assert times[15] < 200
     out.locator("summary", has_text="Output").click()
     expect(out.get_by_role("group", name="Last lines printed")).to_contain_text("of a thousand")
-    page.screenshot("flood", out)
+    page.screenshot("flood")
     page.run_cell(2)
     assert page.output(2).inner_text().strip().endswith("2")
     out.get_by_role("button", name="Stop").click()
     state(out, "Stopped", timeout=5)
     expect(out).to_contain_text("are not shown here; the last of them:")
-    page.screenshot("flood-ended", out)
+    page.screenshot("flood-ended")
     saved = page.save()
     said = "".join(one.text for one in saved.cells[1].outputs if one.output_type == "stream")
     assert 1_000 < said.count("line ") < 1_100

@@ -12,16 +12,13 @@
  * @typedef {{kit: typeof import("./jobview.js"), onCommand: (said: {command: Command, job: string}) => void,
  *   theme?: "light" | "dark", commands?: Command[]}} Options  `commands`: those that are offered, if not all */
 
-const ENDED = new Set(["completed", "failed", "stopped"]);
-const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
-const TICK_MS = 250, UNANSWERED_MS = 5000;
-/** @type {[Command, string, string, (row: Row) => boolean][]} */
+const UNANSWERED_MS = 5000;
+/** @type {[Command, string, string, (row: Row, ended: boolean) => boolean][]} */
 const BUTTONS = [
   ["open", "Open the cell", "M6.5 3H3v10h10V9.5M9 3h4v4M13 3L7.5 8.5", (row) => Boolean(row.path && row.cell)],
   ["attach", "Attach in a new notebook", "M3.5 2.5h9v11h-9zM8 5.5v5M5.5 8h5", (row) => row.where === "server"],
-  ["stop", "Stop", "M4.5 4.5h7v7h-7z", (row) => !ENDED.has(row.status)],
+  ["stop", "Stop", "M4.5 4.5h7v7h-7z", (_, ended) => !ended],
 ];
-const PRESENCE_MS = 5000;
 const LESSON = "A job is a pipeline that runs: items come from a source, pass its operators and end in a sink. " +
   "After %load_ext sage_nb, run this in a cell:";
 const EXAMPLE = `%%sage_submit squares
@@ -29,11 +26,12 @@ numbers = env.from_batch(range(10))
 numbers.map(lambda x: x * x).show("squares")`;
 
 /** One job; `slot` is where its full view goes. @param {string} job @param {Options} options */
-function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, commands }) {
+function rowNode(job, { kit, onCommand, commands }) {
+  const { ENDED, TICKING, each, g, h, icon, say, set, words } = kit;
   const offered = (/** @type {Command} */ command) => !commands || commands.includes(command);
   const div = (/** @type {string} */ name, /** @type {Node[]} */ ...inside) => h("div", { class: name }, ...inside);
-  const mark = icon("queued"), word = h("span"), fill = h("span"), title = h("span", { class: "sage-name" });
-  const error = div("sage-error"), slot = div("sage-slot"), track = div("sage-bar", fill);
+  const mark = icon("queued"), track = kit.progressBar(), word = h("span"), title = h("span", { class: "sage-name" });
+  const error = div("sage-error"), slot = div("sage-slot");
   const head = h(offered("show") ? "button" : "strong", { class: "sage-head" }, title);
   const facts = ["place", "share", "rate", "elapsed"].map((name) => h("span", { class: `sage-${name}` }));
   const services = h("ul", { class: "sage-chips", "aria-label": "Services" });
@@ -44,10 +42,10 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
     return { node, command, label, can };
   });
   const node = h("li", { class: "sage-row" }, head, div("sage-buttons", ...buttons.map((button) => button.node)),
-    div("sage-facts", h("span", { class: "sage-state" }, mark.node, word), ...facts), track, services, error, slot);
+    div("sage-facts", h("span", { class: "sage-state" }, mark.node, word), ...facts), track.node, services, error,
+    slot);
   let row = /** @type {Row} */ ({}), seenAt = 0, stopped = "";
   slot.hidden = true;
-  set(track, { role: "progressbar", "aria-label": "Progress" });
   if (offered("show")) head.addEventListener("click", () => press(slot.hidden ? "show" : "hide"));
 
   function press(/** @type {Command} */ command) {
@@ -68,25 +66,22 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
     if (row.elapsed !== now.elapsed || row.status !== now.status) seenAt = performance.now(); // else it ticks on
     row = now;
     if (stopped !== row.status || unanswered) stopped = "";
-    const known = row.fraction !== null && !ENDED.has(row.status), share = Math.min(row.fraction ?? 0, 1);
-    const status = stopped ? "stopping" : row.status;
+    const status = stopped ? "stopping" : row.status, ended = ENDED.has(row.status);
     mark.update(status);
     say(word, words.stateWord(status));
     say(title, row.name);
     say(facts[0], row.place);
-    say(facts[1], known ? words.percent(share) : "");
+    say(facts[1], row.fraction === null || ended ? "" : words.percent(row.fraction));
     say(facts[2], row.items ? words.rate(row.rate) : "");
     tick();
     say(error, row.error?.split("\n")[0] ?? "");
     set(node, { "data-status": status });
     set(head, { title: row.uuid.slice(0, 8), "aria-expanded": offered("show") && String(!slot.hidden) });
     set(facts[0], { title: row.path ?? row.place });
-    set(track, { hidden: !known && !TICKING.has(status), "data-quiet": !known });
-    set(track, { "aria-valuenow": known && Math.floor(share * 100) });
-    fill.style.transform = known ? `scaleX(${share})` : "";
+    track.update(status, row.fraction);
     for (const { node: button, command, label, can } of buttons) {
       const off = command === "stop" && status === "stopping";
-      set(button, { hidden: !offered(command) || !can(row), "aria-disabled": off && "true" });
+      set(button, { hidden: !offered(command) || !can(row, ended), "aria-disabled": off && "true" });
       set(button, { "aria-label": `${label}: ${row.name}` });
     }
     each(services, row.services, ({ name }) => name, () => {
@@ -101,7 +96,7 @@ function rowNode(job, { kit: { each, g, h, icon, say, set, words }, onCommand, c
 /** Shows jobs in `el`, those that run first, else in the order given. `slot` is where the full view of a job goes.
  * @param {HTMLElement} el @param {Options} options */
 export function mountJobs(el, options) {
-  const { each, h, say, set } = options.kit, rows = new Map(), example = h("pre", { tabindex: 0 }, EXAMPLE);
+  const { ENDED, each, h, say, set } = options.kit, rows = new Map(), example = h("pre", { tabindex: 0 }, EXAMPLE);
   const copy = h("button", { type: "button" }, "Copy"), list = h("ul", { "aria-label": "Jobs" });
   const lesson = h("div", { class: "sage-lesson" }, h("strong", {}, "No jobs yet"), h("p", {}, LESSON), example, copy);
   const root = h("section", { class: "sage-jobs", "data-theme": options.theme ?? null }, lesson, list);
@@ -110,7 +105,7 @@ export function mountJobs(el, options) {
     say(copy, document.execCommand("copy") ? "Copied" : "Press Ctrl+C"); // `navigator.clipboard` wants https
   });
   el.append(root);
-  const timer = setInterval(() => rows.forEach((row) => row.tick()), TICK_MS);
+  const timer = setInterval(() => rows.forEach((row) => row.tick()), options.kit.TICK_MS);
   return {
     update(/** @type {Row[]} */ all) {
       const focused = /** @type {HTMLElement | null} */ (document.activeElement);
@@ -144,26 +139,22 @@ async function render({ model, el }) {
   };
   const jobs = mountJobs(el, { kit, commands: page ? ["open", "attach", "stop"] : ["stop"], onCommand });
   // Rows come while somebody sees them: a page that is closed the hard way says nothing, so one that is open goes on.
-  let inSight = true, saidAt = performance.now();
-  const tell = () => {
+  let visible = true, saidAt = performance.now();
+  const tell = (now = visible) => {
     saidAt = performance.now();
-    model.send({ command: "view", id, visible: inSight && !document.hidden });
+    model.send({ command: "view", id, visible: (visible = now) });
   };
-  const watch = new IntersectionObserver((entries) => {
-    inSight = entries[entries.length - 1].isIntersecting;
-    tell();
-  });
+  const unwatch = kit.watchSight(el, tell);
   const draw = () => {
     jobs.update(model.get("rows"));
-    if (performance.now() - saidAt > PRESENCE_MS) tell();
+    if (performance.now() - saidAt > kit.PRESENCE_MS) tell();
   };
   model.on("change:rows", draw);
   draw();
-  watch.observe(el);
   return () => {
     URL.revokeObjectURL(url);
     model.off("change:rows", draw);
-    watch.disconnect();
+    unwatch();
     jobs.dispose();
   };
 }

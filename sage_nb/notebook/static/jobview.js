@@ -43,10 +43,9 @@
 
 // ------------------------------------------------------------------ words
 
-const ENDED = new Set(["completed", "failed", "stopped"]);
-const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
+export const ENDED = new Set(["completed", "failed", "stopped"]);
+export const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
 const SINKS = new Set(["sink", "print", "collect", "show"]);
-/** @type {Record<string, string>} */
 /** @type {Record<string, string>} */
 const MARKS = { completed: "✓", failed: "✗", stopped: "■" };
 /** @type {Record<string, string>} */
@@ -73,15 +72,9 @@ export const words = {
   /** @param {number} seconds */
   duration(seconds) {
     const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
-    if (seconds < 0.0995) {
-      const ms = Math.floor(Math.max(seconds, 0) * 1000 + 0.5);
-      return ms ? `${ms} ms` : "0 s";
-    }
-    if (seconds < 9.95) {
-      const tenths = Math.floor(seconds * 10 + 0.5);
-      return `${Math.floor(tenths / 10)}.${tenths % 10} s`;
-    }
-    const whole = Math.floor(seconds);
+    const ms = Math.floor(Math.max(seconds, 0) * 1000 + 0.5), whole = Math.floor(seconds);
+    if (seconds < 0.0995) return ms ? `${ms} ms` : "0 s";
+    if (seconds < 9.95) return `${(Math.floor(seconds * 10 + 0.5) / 10).toFixed(1)} s`;
     if (whole < 60) return `${Math.max(whole, 10)} s`;
     if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
     if (whole < 86400) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
@@ -106,10 +99,6 @@ export const words = {
     return `${say(op.items_in)} → ${say(op.items_out)}`;
   },
   /** @param {Operator} op */
-  inAndOut: (op) => [
-    op.kind === "source" ? "–" : words.count(op.items_in), SINKS.has(op.kind) ? "–" : words.count(op.items_out),
-  ],
-  /** @param {Operator} op */
   kind: (op) => op.kind.replaceAll("_", " "),
   /** @param {Operator} op */
   instances(op) {
@@ -118,8 +107,6 @@ export const words = {
     if (op.executor === "actor") return one ? "an actor" : `${many} actors`;
     return op.parallelism > 1 ? many : "";
   },
-  /** @param {Operator} op */
-  blocks: (op) => op.blocked !== null && op.blocked >= 0.1,
   /** The table of operators; a column with nothing to say of any is left out. @param {Operator[]} operators */
   columns(operators) {
     const said = COLUMNS.map(([head, numeric, say]) => ({ head, numeric, cells: operators.map(say) }));
@@ -166,21 +153,20 @@ export const words = {
  * @param {number} n @param {string[]} units */
 function figures(n, units) {
   for (const unit of units) {
-    const tenths = Math.floor(n * 10 + 0.5);
-    if (n < 9.95) return `${Math.floor(tenths / 10)}${tenths % 10 ? `.${tenths % 10}` : ""}${unit}`;
+    if (n < 9.95) return `${Math.floor(n * 10 + 0.5) / 10}${unit}`;
     if (n < 999.5) return `${Math.floor(n + 0.5)}${unit}`;
     n /= 1000;
   }
   return null;
 }
 
-const ALWAYS = new Set(["Operator", "Kind", "In", "Out", "Rate"]);
+const ALWAYS = new Set(["Operator", "Kind", "In", "Out", "Rate"]), COUNTS = new Set(["Waiting", "Errors", "Late"]);
 /** @type {[string, boolean, (op: Operator) => string][]} */
 const COLUMNS = [
   ["Operator", false, (op) => op.name],
   ["Kind", false, words.kind],
-  ["In", true, (op) => words.inAndOut(op)[0]],
-  ["Out", true, (op) => words.inAndOut(op)[1]],
+  ["In", true, (op) => (op.kind === "source" ? "–" : words.count(op.items_in))],
+  ["Out", true, (op) => (SINKS.has(op.kind) ? "–" : words.count(op.items_out))],
   ["Rate", true, (op) => words.rate(op.rate)],
   ["Busy", true, (op) => (op.busy === null ? "" : words.percent(op.busy))],
   ["Waiting", true, (op) => (op.queued ? words.count(op.queued) : "")],
@@ -225,7 +211,6 @@ export const matches = (row, words) => row.some((cell) => cell.toLowerCase().inc
 // ------------------------------------------------------------------ layout
 
 const SPARK_WIDTH = 96, SPARK_HEIGHT = 18;
-
 const WIDTH = 148;
 const PROCESS = "M2.5,2.5h5v5h-5zM3.5,.5v2M6.5,.5v2M3.5,7.5v2M6.5,7.5v2M.5,3.5h2M.5,6.5h2M7.5,3.5h2M7.5,6.5h2";
 const SMALLEST = 0.72;
@@ -238,7 +223,7 @@ export function layout({ drawing: { width, height, boxes, edges }, ...s }) {
   for (const { start, end } of edges) most.set(start, Math.max(most.get(start) ?? 1, of(end).queued));
   // An edge holds back its start where the most items wait on it.
   const slow = edges.map(({ start, end }) =>
-    active && words.blocks(of(start)) && of(end).queued * 2 >= most.get(start));
+    active && (of(start).blocked ?? 0) >= 0.1 && of(end).queued * 2 >= most.get(start));
   const waitedFor = new Set(edges.filter((_, n) => slow[n]).map(({ end }) => end));
   return {
     width,
@@ -248,7 +233,6 @@ export function layout({ drawing: { width, height, boxes, edges }, ...s }) {
   };
 }
 
-/** @typedef {ReturnType<typeof boxOf>} Box */
 /** @param {BoxPlace} place @param {Operator} op @param {boolean} slow @param {Omit<Snapshot, "drawing">} s */
 function boxOf(place, op, slow, s) {
   const wide = place.right - place.left, active = !ENDED.has(s.status);
@@ -275,8 +259,7 @@ function waitingOf(queued, badge) {
   return !badge || 6 * said.length <= WIDTH - 14 - badgeWidth(badge) ? said : said.slice(0, -" waiting".length);
 }
 
-/** @param {string} badge */
-const badgeWidth = (badge) => 7 * badge.length + 12;
+const badgeWidth = (/** @type {string} */ badge) => 7 * badge.length + 12;
 
 /** The curve of rates as a path; empty where two points are missing. @param {number[]} rates */
 export function sparkPath(rates) {
@@ -299,7 +282,6 @@ export function pictureAlt(s) {
 
 // ------------------------------------------------------------------ page
 
-const SVG = "http://www.w3.org/2000/svg";
 /** @typedef {Record<string, string | number | boolean | null>} Attrs */
 
 /** Makes an HTML element. @template {keyof HTMLElementTagNameMap} T
@@ -314,7 +296,7 @@ export function h(tag, attrs = {}, ...children) {
 /** Makes an SVG element. @template {keyof SVGElementTagNameMap} T
  * @param {T} tag @param {Attrs} [attrs] @param {Node[]} children @returns {SVGElementTagNameMap[T]} */
 export function g(tag, attrs = {}, ...children) {
-  const node = /** @type {SVGElementTagNameMap[T]} */ (document.createElementNS(SVG, tag));
+  const node = /** @type {SVGElementTagNameMap[T]} */ (document.createElementNS("http://www.w3.org/2000/svg", tag));
   set(node, attrs);
   node.append(...children);
   return node;
@@ -323,11 +305,9 @@ export function g(tag, attrs = {}, ...children) {
 /** Sets attributes where they differ; `false` and null take one away. @param {Element} node @param {Attrs} attrs */
 export function set(node, attrs) {
   for (const [name, value] of Object.entries(attrs)) {
+    const text = value === true ? "" : String(value);
     if (value === false || value === null) node.removeAttribute(name);
-    else {
-      const text = value === true ? "" : String(value);
-      if (node.getAttribute(name) !== text) node.setAttribute(name, text);
-    }
+    else if (node.getAttribute(name) !== text) node.setAttribute(name, text);
   }
 }
 
@@ -340,23 +320,39 @@ export function say(node, text) {
 const KEPT = new WeakMap();
 
 /** Makes the children of `parent` those of `items`, in order; a child stays the same node as long as its key does.
- * @template T @param {Element} parent @param {T[]} items @param {(item: T, index: number) => string | number} keyOf
- * @param {(item: T, index: number) => {node: Element, update: (item: T) => void}} make */
+ * @template T @template {{node: Element, update: (item: T) => void}} Child @param {Element} parent @param {T[]} items
+ * @param {(item: T, index: number) => string | number} keyOf @param {(item: T, index: number) => Child} make
+ * @returns {Map<string | number, Child>} */
 export function each(parent, items, keyOf, make) {
-  const before = KEPT.get(parent) ?? new Map(), after = new Map();
-  for (const [i, item] of items.entries()) {
-    const key = keyOf(item, i);
-    after.set(key, before.get(key) ?? make(item, i));
-  }
+  const before = KEPT.get(parent) ?? new Map(), after = new Map(), keys = items.map(keyOf);
+  for (const [i, key] of keys.entries()) after.set(key, before.get(key) ?? make(items[i], i));
   for (const [key, child] of before) if (!after.has(key)) child.node.remove();
   let at = parent.firstElementChild;
-  for (const [i, item] of items.entries()) {
-    const child = after.get(keyOf(item, i));
+  for (const [i, key] of keys.entries()) {
+    const child = after.get(key);
     if (child.node === at) at = child.node.nextElementSibling;
     else parent.insertBefore(child.node, at);
-    child.update(item);
+    child.update(items[i]);
   }
   KEPT.set(parent, after);
+  return after;
+}
+
+/** Calls `look` with whether the reader can see `el`, at first and when that may have changed, until what it returns is
+ * called. @param {Element} el @param {(visible: boolean) => void} look */
+export function watchSight(el, look) {
+  let inSight = true;
+  const tell = () => look(inSight && document.visibilityState === "visible");
+  const observer = new IntersectionObserver((entries) => {
+    inSight = entries[entries.length - 1].isIntersecting;
+    tell();
+  }, { rootMargin: "200px" });
+  observer.observe(el);
+  document.addEventListener("visibilitychange", tell);
+  return () => {
+    observer.disconnect();
+    document.removeEventListener("visibilitychange", tell);
+  };
 }
 
 /** Applies `change`; a box that was scrolled to its end stays at its end.
@@ -396,6 +392,18 @@ export function icon(state) {
   return { node, update };
 }
 
+/** How far a job is; the bar glides while that is not known. */
+export function progressBar() {
+  const fill = h("span"), node = h("div", { class: "sage-bar", role: "progressbar", "aria-label": "Progress" }, fill);
+  const update = (/** @type {string} */ status, /** @type {number | null} */ fraction) => {
+    const known = fraction !== null && !ENDED.has(status), share = Math.min(fraction ?? 0, 1);
+    set(node, { hidden: ENDED.has(status), "data-quiet": !known && TICKING.has(status) });
+    set(node, { "aria-valuenow": known && Math.floor(share * 100) });
+    fill.style.transform = known ? `scaleX(${share})` : "";
+  };
+  return { node, update };
+}
+
 // ------------------------------------------------------------------ parts
 
 /** Name, state, buttons. @param {(command: "stop" | "pause" | "resume") => void} press @returns {Part} */
@@ -403,10 +411,8 @@ function headerPart(press) {
   const state = icon("queued"), word = h("span"), name = h("span", { class: "sage-name" });
   const at = h("span", { class: "sage-at" });
   const id = h("code", { class: "sage-id", title: "The job's id: this much of it is enough to name the job" });
-  const pause = button(), stop = button();
+  const pause = button(() => press(turn)), stop = button(() => press("stop"));
   let turn = /** @type {"pause" | "resume"} */ ("pause");
-  pause.node.addEventListener("click", () => press(turn));
-  stop.node.addEventListener("click", () => press("stop"));
   const node = h("header", { class: "sage-header" },
     h("span", { class: "sage-state" }, state.node, word), h("span", { class: "sage-title" }, name, at, id),
     h("span", { class: "sage-buttons" }, pause.node, stop.node));
@@ -433,9 +439,10 @@ function headerPart(press) {
   };
 }
 
-function button() {
+function button(/** @type {() => void} */ act) {
   const mark = icon("queued"), label = h("span");
   const node = h("button", { type: "button" }, mark.node, label);
+  node.addEventListener("click", act);
   const update = (/** @type {string} */ text, /** @type {string} */ state, /** @type {boolean} */ off) => {
     mark.update(state);
     say(label, text);
@@ -450,10 +457,9 @@ function factsPart(notify) {
   const facts = h("span", { class: "sage-facts" }), left = h("span", { class: "sage-left" });
   const curve = g("path"), offer = offerButton();
   const spark = g("svg", { class: "sage-spark", role: "img", viewBox: `0 0 ${SPARK_WIDTH} ${SPARK_HEIGHT}` }, curve);
-  const fill = h("span"), bar = h("div", { class: "sage-bar", role: "progressbar", "aria-label": "Progress" }, fill);
-  const waiting = h("div", { class: "sage-waiting" });
+  const bar = progressBar(), waiting = h("div", { class: "sage-waiting" });
   const line = h("div", { class: "sage-line" }, h("span", { class: "sage-known" }, facts, spark), left, offer);
-  const node = h("div", {}, line, bar, waiting);
+  const node = h("div", {}, line, bar.node, waiting);
   return {
     node,
     update(s, live) {
@@ -464,12 +470,7 @@ function factsPart(notify) {
       each(facts, words.facts(s, live.elapsed).filter(Boolean), (_, i) => i, textIn("span"));
       const eta = s.eta !== null && s.status === "running" ? words.endsIn(s.eta) : "";
       say(left, known ? [words.percent(s.fraction ?? 0), eta].filter(Boolean).join(" · ") : "");
-      set(bar, {
-        hidden: ended,
-        "data-quiet": !known && TICKING.has(s.status),
-        "aria-valuenow": known ? Math.floor((s.fraction ?? 0) * 100) : null,
-      });
-      fill.style.transform = known ? `scaleX(${s.fraction})` : "";
+      bar.update(s.status, s.fraction);
       const hint = "No answer yet. If a cell is busy, Kernel → Interrupt gets through.";
       const silence = "No news from the kernel. It is busy, or it is gone" +
         (s.server ? `: %sage_attach ${s.uuid.slice(0, 8)} shows the job again.` : ", and the job with it.");
@@ -498,10 +499,9 @@ function errorPart() {
     h("div", { class: "sage-cause" }, icon("failed").node, type, message), where, code, details);
   return {
     node,
-    update(s) {
-      set(node, { hidden: !s.error });
-      if (!s.error) return;
-      const { error } = s;
+    update({ error }) {
+      set(node, { hidden: !error });
+      if (!error) return;
       say(type, error.message ? `${error.type}:` : error.type);
       say(message, error.message);
       const place = [error.operator && `in ${error.operator}`, error.where, error.item && `item ${error.item}`];
@@ -514,33 +514,56 @@ function errorPart() {
   };
 }
 
-function codeLine() {
-  const mark = h("span", { class: "sage-mark" }), number = h("span", { class: "sage-number" }), text = h("span");
-  const node = h("div", {}, mark, number, text);
-  const update = (/** @type {CodeLine} */ line) => {
-    set(node, { "data-marked": line.marked });
-    say(mark, line.marked ? "❱" : "");
-    say(number, String(line.number));
-    say(text, line.text || " ");
+/** Makes lines of texts, each in a span with its class. @template T @param {string[]} classes
+ * @param {(item: T) => Attrs} attrs @param {(item: T) => string[]} texts */
+function lineOf(classes, attrs, texts) {
+  return () => {
+    const parts = classes.map((name) => h("span", { class: name })), node = h("div", {}, ...parts);
+    const update = (/** @type {T} */ item) => {
+      set(node, attrs(item));
+      texts(item).forEach((text, i) => say(parts[i], text));
+    };
+    return { node, update };
   };
-  return { node, update };
 }
 
-/** @returns {Part} */
-function notesPart() {
-  const node = h("ul", { class: "sage-notes", "aria-label": "Notes" });
-  const make = () => {
-    const text = h("span");
-    return { node: h("li", {}, icon("note").node, text), update: (/** @type {string} */ said) => say(text, said) };
-  };
+const codeLine = lineOf(["sage-mark", "sage-number", "sage-text"],
+  (/** @type {CodeLine} */ line) => ({ "data-marked": line.marked }),
+  (line) => [line.marked ? "❱" : "", String(line.number), line.text || " "]);
+const logLine = lineOf(["sage-log-time", "sage-log-level", "sage-log-source", "sage-log-text"],
+  (/** @type {Log} */ log) => ({ "data-level": log.level }),
+  (log) => [words.clock(log.time), log.level, log.source, log.text]);
+
+/** A list that is there while it has items. @template T @param {Attrs} attrs @param {(s: Snapshot) => T[]} itemsOf
+ * @param {() => {node: Element, update: (item: T) => void}} make @returns {Part} */
+function listPart(attrs, itemsOf, make) {
+  const node = h("ul", attrs);
   return {
     node,
     update(s) {
-      set(node, { hidden: !s.notes.length });
-      each(node, s.notes, (_, i) => i, make);
+      set(node, { hidden: !itemsOf(s).length });
+      each(node, itemsOf(s), (_, i) => i, make);
     },
   };
 }
+
+const notesPart = () => listPart({ class: "sage-notes", "aria-label": "Notes" }, (s) => s.notes, () => {
+  const text = h("span");
+  return { node: h("li", {}, icon("note").node, text), update: (said) => say(text, said) };
+});
+
+const servicesPart = () => listPart({ class: "sage-chips", "aria-label": "Services" }, (s) => s.services, () => {
+  const mark = icon("queued"), name = h("strong"), said = h("span", { class: "sage-muted" });
+  const node = h("li", {}, mark.node, name, said);
+  const update = (/** @type {Service} */ service) => {
+    mark.update(service.state);
+    set(node, { "data-state": service.state, title: service.type });
+    say(name, service.name);
+    const calls = service.calls ? words.namedCount(service.calls, "call") : null;
+    say(said, [service.state, calls, service.note].filter(Boolean).join(" · "));
+  };
+  return { node, update };
+});
 
 /** The pipeline as a picture. @returns {Part} */
 function picturePart() {
@@ -558,7 +581,7 @@ function picturePart() {
       svg.style.minWidth = `${Math.floor(width * SMALLEST)}px`;
       each(edges, picture.edges, (edge) => edge.key, edgeNode);
       const tips = new Map(s.operators.map((op) => [op.id, tip(op)]));
-      each(boxes, picture.boxes, (box) => box.id, () => boxNode((id) => tips.get(id) ?? ""));
+      each(boxes, picture.boxes.map((box) => ({ ...box, tip: tips.get(box.id) ?? "" })), (box) => box.id, boxNode);
     },
   };
 }
@@ -573,19 +596,16 @@ function edgeNode() {
   return { node, update };
 }
 
-/** @param {Operator} op */
-function tip(op) {
+function tip(/** @type {Operator} */ op) {
   const many = words.instances(op), more = words.columns([op]).slice(5);
   const counters = [`${words.count(op.items_in)} in`, `${words.count(op.items_out)} out`, words.rate(op.rate),
-    ...more.filter(({ head }) => head !== "Instances" && head !== "Declared in")
-      .map(({ head, cells }) => (["Waiting", "Errors", "Late"].includes(head) ? `${cells[0]} ${head.toLowerCase()}`
-        : `${head.toLowerCase()} ${cells[0]}`))];
+    ...more.filter(({ numeric }) => numeric).map(({ head, cells }) => (
+      COUNTS.has(head) ? `${cells[0]} ${head.toLowerCase()}` : `${head.toLowerCase()} ${cells[0]}`))];
   const instances = many && `${many}${op.executor !== "thread" ? "" : " instances"}`;
   return [op.name, op.where, instances, counters.join(", ")].filter(Boolean).join("\n");
 }
 
-/** @param {(id: number) => string} tipOf */
-function boxNode(tipOf) {
+function boxNode() {
   const title = g("title"), outline = g("path", { class: "sage-box" });
   const text = (/** @type {string} */ cls, /** @type {number} */ y) => g("text", { class: cls, y });
   const kind = text("sage-kind", 18), rate = text("sage-kind sage-end", 18);
@@ -596,10 +616,10 @@ function boxNode(tipOf) {
   const badge = plate("sage-badge"), waiting = plate("sage-badge sage-waits");
   const node = g("g", {}, title, outline, kind, rate, name, many, process, flow, track, busy, blocked, badge.node,
     waiting.node);
-  const update = (/** @type {Box} */ box) => {
+  const update = (/** @type {ReturnType<typeof boxOf> & {tip: string}} */ box) => {
     set(node, { transform: `translate(${box.x} ${box.y})`, "data-failed": box.failed });
     set(outline, { d: box.outline });
-    say(title, tipOf(box.id));
+    say(title, box.tip);
     for (const part of [kind, name, flow]) set(part, { x: box.left });
     for (const part of [rate, many]) set(part, { x: box.right });
     say(kind, box.kind);
@@ -607,8 +627,7 @@ function boxNode(tipOf) {
     say(name, box.name);
     say(many, box.many);
     say(flow, box.flow);
-    set(process, { visibility: box.process === null ? "hidden" : null });
-    set(process, { transform: `translate(${box.process ?? 0} 25)` });
+    set(process, { visibility: box.process === null && "hidden", transform: `translate(${box.process ?? 0} 25)` });
     set(track, { x: box.left, width: box.busy === null && !box.blocked ? 0 : box.right - box.left });
     set(busy, { x: box.left, width: box.busy ?? 0 });
     set(blocked, { x: box.left + (box.busy ?? 0), width: box.blocked });
@@ -651,91 +670,56 @@ function table(caption, sort) {
     for (const [i, cell] of [...head.children].entries()) set(cell, { "aria-sort": sorted[i] ?? null });
     each(body, rows, (row) => row.key, () => {
       const row = h("tr");
-      return {
-        node: row,
-        update: ({ cells }) => each(row, cells, (_, i) => `${i} ${types[i]}`, textIn("td", align)),
-      };
+      return { node: row, update: ({ cells }) => each(row, cells, (_, i) => `${i} ${types[i]}`, textIn("td", align)) };
     });
   };
   return { node, update };
 }
 
-/** All counters of all operators, for who wants them exactly or cannot see the picture. @returns {Part} */
+/** A section whose inside is drawn only while it is open. `about` fills in its summary, and says whether it is there.
+ * @param {(string | Element)[]} summary @param {Element} body @param {(s: Snapshot) => void} inside
+ * @param {(s: Snapshot, node: HTMLDetailsElement) => boolean} about @returns {Part} */
+function section(summary, body, inside, about) {
+  const node = h("details", {}, h("summary", {}, ...summary), body);
+  let last = /** @type {Snapshot | null} */ (null);
+  node.addEventListener("toggle", () => node.open && last && inside(last));
+  return {
+    node,
+    update(s) {
+      last = s;
+      set(node, { hidden: !about(s, node) });
+      if (node.open) inside(s);
+    },
+  };
+}
+
+/** All counters of all operators, for who wants them exactly or cannot see the picture. */
 function operatorsPart() {
   const title = h("span"), grid = table("Operators");
-  const node = h("details", {}, h("summary", {}, title), grid.node);
   const draw = (/** @type {Snapshot} */ s) => {
     const columns = words.columns(s.operators);
     const rows = s.operators.map((_, key) => ({ key, cells: columns.map(({ cells }) => cells[key]) }));
     grid.update(columns.map(({ head }) => head), columns.map(({ numeric }) => (numeric ? "number" : "text")), rows);
   };
-  return {
-    node,
-    update: whenOpen(node, draw, (s) => {
-      set(node, { hidden: !s.operators.length });
-      say(title, words.namedCount(s.operators.length, "operator"));
-    }),
-  };
-}
-
-/** An update that draws the inside of `details` only while it is open.
- * @param {HTMLDetailsElement} details @param {(s: Snapshot) => void} inside @param {(s: Snapshot) => void} outside */
-function whenOpen(details, inside, outside) {
-  /** @type {Snapshot | null} */
-  let last = null;
-  details.addEventListener("toggle", () => details.open && last && inside(last));
-  return (/** @type {Snapshot} */ s) => {
-    last = s;
-    outside(s);
-    if (details.open) inside(s);
-  };
-}
-
-/** @returns {Part} */
-function servicesPart() {
-  const list = h("ul", { class: "sage-chips", "aria-label": "Services" });
-  const make = () => {
-    const mark = icon("queued"), name = h("strong"), said = h("span", { class: "sage-muted" });
-    const node = h("li", {}, mark.node, name, said);
-    const update = (/** @type {Service} */ service) => {
-      mark.update(service.state);
-      set(node, { "data-state": service.state, title: service.type });
-      say(name, service.name);
-      const calls = service.calls ? words.namedCount(service.calls, "call") : null;
-      say(said, [service.state, calls, service.note].filter(Boolean).join(" · "));
-    };
-    return { node, update };
-  };
-  return {
-    node: list,
-    update(s) {
-      set(list, { hidden: !s.services.length });
-      each(list, s.services, (service) => service.name, make);
-    },
-  };
+  return section([title], grid.node, draw, ({ operators }) => {
+    say(title, words.namedCount(operators.length, "operator"));
+    return operators.length > 0;
+  });
 }
 
 /** @param {string[]} formats @param {(result: string, format: string) => void} download
  * @returns {Part & {answer: (of: File, data: DataView<ArrayBuffer>[]) => void}} */
 function resultsPart(formats, download) {
   const node = h("div", { class: "sage-results" });
-  /** @type {Map<string, ReturnType<typeof resultNode>>} */
-  const made = new Map();
+  let made = /** @type {Map<string | number, ReturnType<typeof resultNode>>} */ (new Map());
   return {
     node,
     answer: (of, data) => made.get(`result ${of.result}`)?.answer(of, data),
     update(s) {
-      const tables = [
-        ...s.results.map((result) => ({ key: `result ${result.name}`, result, formats })),
-        ...s.dead_letters.map((one) =>
-          ({ key: `dead ${one.operator}`, result: words.deadLetters(one), formats: /** @type {string[]} */ ([]) })),
-      ];
+      const dead = new Set(s.dead_letters.map(words.deadLetters)), tables = [...s.results, ...dead];
       set(node, { hidden: !tables.length });
-      each(node, tables, ({ key }) => key, ({ key, result, formats }) => {
-        const one = resultNode(result.name, ENDED.has(s.status), formats, download);
-        made.set(key, one);
-        return { node: one.node, update: ({ result: now }) => one.update(now) };
-      });
+      made = each(node, tables, (one) => `${dead.has(one) ? "dead" : "result"} ${one.name}`, (one) =>
+        resultNode(one.name, ENDED.has(s.status), dead.has(one) ? [] : formats, download));
     },
   };
 }
@@ -760,8 +744,7 @@ function resultNode(caption, ended, formats, download) {
   });
   const heading = h("div", { class: "sage-heading" }, name, total, tools);
   const node = h("div", { class: "sage-result" }, heading, picture, grid.node);
-  /** @type {Result} */
-  let latest;
+  let latest = /** @type {Result} */ ({});
   filter.addEventListener("input", () => draw());
   const draw = () => {
     const { rows, columns, types } = latest, first = latest.total - rows.length;
@@ -816,56 +799,38 @@ function fileButton(name, format, ask) {
 }
 
 /** The log. It opens by itself once, at the first error that has no card of its own; warnings only get a badge, because
- * a panel that opens moves the page. @returns {Part} */
+ * a panel that opens moves the page. */
 function logsPart() {
   const said = h("span", { class: "sage-muted" }), alarm = h("span", { class: "sage-alarm" });
   const lines = h("div", { class: "sage-lines", tabindex: 0, role: "group", "aria-label": "Log lines" });
-  const summary = h("summary", {}, "Log", said, alarm), node = h("details", {}, summary, lines);
   let mayOpen = true;
-  summary.addEventListener("click", () => (mayOpen = false));
   const draw = (/** @type {Snapshot} */ s) => following(lines, () =>
     each(lines, s.logs, (_, i) => s.log_total - s.logs.length + i, logLine));
-  return {
-    node,
-    update: whenOpen(node, draw, (s) => {
-      const errors = s.logs.filter((log) => ["ERROR", "CRITICAL"].includes(log.level)).length;
-      const warnings = s.logs.filter((log) => log.level === "WARNING").length;
-      set(node, { hidden: !s.log_total });
-      say(said, words.showing(s.log_total, s.logs.length, "line"));
-      const counts = [errors && words.namedCount(errors, "error"), warnings && words.namedCount(warnings, "warning")];
-      say(alarm, counts.filter(Boolean).join(", "));
-      set(alarm, { hidden: !alarm.textContent, "data-level": errors ? "ERROR" : "WARNING" });
-      if (mayOpen && errors && !s.error) {
-        mayOpen = false;
-        node.open = true;
-      }
-    }),
-  };
+  const part = section(["Log", said, alarm], lines, draw, (s, node) => {
+    const errors = s.logs.filter((log) => ["ERROR", "CRITICAL"].includes(log.level)).length;
+    const warnings = s.logs.filter((log) => log.level === "WARNING").length;
+    say(said, words.showing(s.log_total, s.logs.length, "line"));
+    const counts = [errors && words.namedCount(errors, "error"), warnings && words.namedCount(warnings, "warning")];
+    say(alarm, counts.filter(Boolean).join(", "));
+    set(alarm, { hidden: !alarm.textContent, "data-level": errors ? "ERROR" : "WARNING" });
+    const opens = mayOpen && errors > 0 && !s.error;
+    if (opens) node.open = true;
+    mayOpen &&= !opens;
+    return s.log_total > 0;
+  });
+  part.node.addEventListener("click", () => (mayOpen = false));
+  return part;
 }
 
-/** The last lines that were printed, where a job prints more than goes into its cell. @returns {Part} */
+/** The last lines that were printed, where a job prints more than goes into its cell. */
 function outputPart() {
   const said = h("span", { class: "sage-muted" });
   const lines = h("pre", { tabindex: 0, role: "group", "aria-label": "Last lines printed" });
-  const node = h("details", {}, h("summary", {}, "Output", said), lines);
   const draw = (/** @type {Snapshot} */ s) => following(lines, () => say(lines, (s.output?.lines ?? []).join("\n")));
-  return {
-    node,
-    update: whenOpen(node, draw, ({ output }) => {
-      set(node, { hidden: !output });
-      if (output) say(said, words.showing(output.total, output.lines.length, "line"));
-    }),
-  };
-}
-
-function logLine() {
-  const parts = ["time", "level", "source", "text"].map((name) => h("span", { class: `sage-log-${name}` }));
-  const node = h("div", {}, ...parts);
-  const update = (/** @type {Log} */ log) => {
-    set(node, { "data-level": log.level });
-    [words.clock(log.time), log.level, log.source, log.text].forEach((text, i) => say(parts[i], text));
-  };
-  return { node, update };
+  return section(["Output", said], lines, draw, ({ output }) => {
+    if (output) say(said, words.showing(output.total, output.lines.length, "line"));
+    return output !== null;
+  });
 }
 
 // ------------------------------------------------------------------ notices
@@ -874,9 +839,8 @@ const OFFER_AFTER = 10;
 const DECLINED = "sage_nb: no notices";
 
 /** Whether the reader may still be asked: browser and reader have not said yes or no. */
-function mayAsk() {
-  return "Notification" in globalThis && Notification.permission === "default" && !localStorage.getItem(DECLINED);
-}
+const mayAsk = () =>
+  "Notification" in globalThis && Notification.permission === "default" && !localStorage.getItem(DECLINED);
 
 function offerButton() {
   const node = h("button", { type: "button", class: "sage-offer", hidden: true }, "Tell me when it ends");
@@ -907,10 +871,8 @@ function tellEnd(s) {
 
 // ------------------------------------------------------------------ the view
 
-const ANSWER_MS = 4000;
-const PRESENCE_MS = 5000;
-const SILENCE_MS = 5000;
-const TICK_MS = 250;
+export const PRESENCE_MS = 5000, TICK_MS = 250;
+const ANSWER_MS = 4000, SILENCE_MS = 5000;
 /** By command, the states in which it is still to be carried out. @type {Record<string, string[]>} */
 const WAITS_ON = {
   stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"],
@@ -934,12 +896,8 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
   const root = h("section", looks, ...parts.map((part) => part.node), status);
   el.append(root);
 
-  /** @type {Snapshot | null} */
-  let latest = null;
-  let drawn = "", seenAt = 0, frame = 0, inSight = true, visible = true, pressedAt = 0, notedAt = 0;
-  let saidAt = performance.now();
-  /** @type {string | null} */
-  let pending = null;
+  let latest = /** @type {Snapshot | null} */ (null), pending = /** @type {string | null} */ (null);
+  let drawn = "", seenAt = 0, frame = 0, visible = true, pressedAt = 0, notedAt = 0, saidAt = performance.now();
 
   /** @returns {Live} */
   function live() {
@@ -950,11 +908,9 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     return { pending, elapsed, silent, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
   }
 
-  /** @param {"stop" | "pause" | "resume"} command */
-  function press(command) {
-    const usable = command === "stop" ? latest?.status !== "stopping" && pending !== "stop"
-      : pending === null && latest?.status === (command === "pause" ? "running" : "paused");
-    if (!latest || !usable) return;
+  function press(/** @type {"stop" | "pause" | "resume"} */ command) {
+    const free = pending === null || (command === "stop" && pending !== "stop");
+    if (!latest || !free || !WAITS_ON[command].includes(latest.status)) return;
     pending = command;
     pressedAt = performance.now();
     notedAt = latest.notes.length;
@@ -976,7 +932,9 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     const ended = ENDED.has(latest.status);
     if (performance.now() - saidAt > PRESENCE_MS && !ended) tell({ command: "view", id, visible: true });
     set(root, { "data-status": shown, "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
-    if (shown !== drawn) say(status, announcement(latest, shown));
+    // What a screen reader says; counters are never announced.
+    const cause = shown === "failed" && latest.error ? `: ${latest.error.type}: ${latest.error.message}` : "";
+    if (shown !== drawn) say(status, `Job ${latest.name}: ${words.stateWord(shown).toLowerCase()}${cause}`);
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.
     if (hadFocus && ended && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
@@ -986,26 +944,17 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     if (visible && !frame) frame = requestAnimationFrame(draw);
   }
 
-  /** @param {Command} command */
-  function tell(command) {
+  function tell(/** @type {Command} */ command) {
     saidAt = performance.now();
     onCommand(command);
   }
 
-  function look() {
-    const now = inSight && document.visibilityState === "visible";
+  const unwatch = watchSight(el, (now) => {
     if (now === visible) return;
     visible = now;
     tell({ command: "view", id, visible });
     schedule();
-  }
-
-  const observer = new IntersectionObserver((entries) => {
-    inSight = entries[entries.length - 1].isIntersecting;
-    look();
-  }, { rootMargin: "200px" });
-  observer.observe(el);
-  document.addEventListener("visibilitychange", look);
+  });
   const timer = setInterval(() => {
     if (!visible || !latest || frame || ENDED.has(latest.status)) return;
     for (const part of parts.slice(0, 2)) part.update(latest, live());
@@ -1028,19 +977,11 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
       if (!root.isConnected && !root.parentNode) return;
       clearInterval(timer);
       cancelAnimationFrame(frame);
-      observer.disconnect();
-      document.removeEventListener("visibilitychange", look);
+      unwatch();
       root.remove();
       onCommand({ command: "view", id, open: false });
     },
   };
-}
-
-/** What a screen reader says when the state changes; counters are never announced.
- * @param {Snapshot} s @param {string} shown */
-function announcement(s, shown) {
-  const cause = shown === "failed" && s.error ? `: ${s.error.type}: ${s.error.message}` : "";
-  return `Job ${s.name}: ${words.stateWord(shown).toLowerCase()}${cause}`;
 }
 
 // ------------------------------------------------------------------ the widget

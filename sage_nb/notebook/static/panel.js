@@ -9,7 +9,7 @@ import * as kit from "./jobview.js";
 import { mountJobs } from "./jobs.js";
 
 /** @typedef {import("./jobs.js").Row} Row */
-const { h, say, set } = kit;
+const { ENDED, h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
@@ -18,7 +18,6 @@ const LOOK_MS = 1000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
 const AGAIN_MS = 10_000;
-const ENDED = new Set(["completed", "failed", "stopped"]);
 const ORDERS = new Set(["stop", "pause", "resume"]);
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16">
  <path class="jp-icon3" fill="#616161"
@@ -168,15 +167,10 @@ function jobsPanel(hub, notebooks, panel) {
     panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
     panel.title.dataset = running ? { "sage-running": String(running) } : {};
   });
-  const look = () => hub.look(panel.isVisible && document.visibilityState === "visible");
-  new IntersectionObserver(look).observe(panel.node);
-  document.addEventListener("visibilitychange", look);
+  kit.watchSight(panel.node, hub.look);
   /** @type {any} */ (globalThis).sageNb = {
-    command(/** @type {string} */ job, /** @type {string} */ command) {
-      const known = Boolean(hub.row(job));
-      if (known) attempt(() => run(command, job));
-      return known;
-    },
+    command: (/** @type {string} */ job, /** @type {string} */ command) =>
+      hub.row(job) && attempt(() => run(command, job)),
   };
 }
 
