@@ -44,6 +44,8 @@ _STARTS = 3
 _TOO_SLOW = "timed out during startup"
 """What Ray says once its processes have not come up within its own limits, of 15 and 30 seconds."""
 _LET_GO_WITHIN = 2.0
+_SETTINGS = "RayParams"
+"""The class of the settings of a start, in Ray."""
 _NAMES = {"gcs_server": "its control process (GCS)", "raylet": "its node process (raylet)"}
 
 
@@ -314,11 +316,11 @@ def _lean() -> Iterator[None]:
             fewer = {"include_log_monitor": False, "no_monitor": True}
             super().__init__(*args, **{name: value for name, value in fewer.items() if name in known} | kw)
 
-    setattr(parameter, "RayParams", Lean)
+    setattr(parameter, _SETTINGS, Lean)
     try:
         yield
     finally:
-        setattr(parameter, "RayParams", theirs)
+        setattr(parameter, _SETTINGS, theirs)
 
 
 @contextlib.contextmanager
