@@ -39,6 +39,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _CALLS = 2
 _TELL_AT = 16, 4 << 20
 """Parcels that came, or bytes in them, from which on the actor is told: well before it would wait for that."""
+_NOTHING_YET = object()
 _UNSENT = ("RAY_", "_RAY")
 
 
@@ -260,16 +261,13 @@ class Actor:
 
     def _next(self, deadline: float | None) -> Parcel | None:
         """The next parcel of what it says; None after the deadline, or when it has said all."""
-        import ray
-
         with self._telling():
             if self._stream is None:
                 self._stream = self.call("speak")
-            while not ray.wait([self._stream], timeout=self._patience(deadline))[0]:
+            while (ref := _next_in(self._stream, self._patience(deadline))) is _NOTHING_YET:
                 if deadline is not None and time.monotonic() >= deadline:
                     return None
                 self._look_for_place()
-            ref = next(self._stream, None)
             return None if ref is None else self._wait(ref)
 
     def _look_for_place(self) -> None:
@@ -353,6 +351,20 @@ class Actor:
             self._on_output(text)
         except Exception:  # noqa: BLE001 - it is told, and what the actor says must go on
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def _next_in(stream: Any, seconds: float) -> Any:
+    """The next reference in a stream, within that time, else `_NOTHING_YET`; None at its end."""
+    wait_for_next = getattr(stream, "_next_sync", None)  # one wait where `ray.wait` and `next` are two
+    if wait_for_next is None:
+        import ray
+
+        return next(stream, None) if ray.wait([stream], timeout=seconds)[0] else _NOTHING_YET
+    try:
+        ref = wait_for_next(seconds)
+    except StopIteration:
+        return None
+    return _NOTHING_YET if ref.is_nil() else ref
 
 
 class _Again(Exception):
