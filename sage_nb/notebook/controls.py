@@ -64,6 +64,8 @@ class Control:
         self._write = write
         widget.description, widget.style, widget.tooltip = name.replace("_", " "), _WIDE, help or name
         widget.layout.width = "min(100%, 480px)"
+        if widget.has_trait("continuous_update") and not isinstance(widget, ipywidgets.Combobox):
+            widget.continuous_update = False  # a value comes when it is whole, and not after the click on Submit
         parts = [widget]
         self.given: Any = None
         """The checkbox that says whether there is a value; None where there has to be one."""

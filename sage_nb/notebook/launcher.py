@@ -79,7 +79,8 @@ class Launcher:
         self._lock = threading.Lock()
         self._clicks = threading.Lock()
         """Held from a click on Submit until its work is done."""
-        self._clicked_at = -_DOUBLE_CLICK
+        self._pressed: tuple[float, Any] = (-_DOUBLE_CLICK, None)
+        """When Submit was pressed for the latest job, and with what in the form."""
         self._shell = _shell()
         self._cell = current_cell(self._shell) if self._shell is not None else None
         self._view: _View | None = None
@@ -263,15 +264,18 @@ class Launcher:
 
     def _clicked(self, _button: Any) -> None:
         """A click on Submit. It may come on any thread, and twice."""
-        if time.monotonic() - self._clicked_at < _DOUBLE_CLICK or not self._clicks.acquire(blocking=False):
+        if not self._clicks.acquire(blocking=False):
             return
-        self._clicked_at = time.monotonic()
         self._button.disabled = True
-        threading.Thread(target=self._work, name="sage_nb launcher", daemon=True).start()
+        threading.Thread(target=self._work, args=(time.monotonic(),), name="sage_nb launcher", daemon=True).start()
 
-    def _work(self) -> None:
+    def _work(self, now: float) -> None:
         try:
             time.sleep(_SETTLE)
+            before, said = self._pressed
+            self._pressed = now, (self.target, self.values)
+            if now - before < _DOUBLE_CLICK and said == self._pressed[1]:
+                return  # a double click is one
             with self._pin():
                 self.submit()
         except Exception as exc:  # noqa: BLE001 - it is shown below the form
