@@ -197,6 +197,7 @@ class JobManagerLink:
                 self._become("none")
                 return
             self._take_list(_summaries.decode(await self._request("GET", "/v1/jobs")))
+            await self._describe(self._bare())
         except (SageError, *UNREADABLE) as exc:
             self._become("unreachable", str(exc))
         else:
@@ -213,7 +214,7 @@ class JobManagerLink:
 
     async def fetch(self, uuid: str) -> JobSnapshot | None:
         """A job, described as well as the server can; None where it does not know it. Raises `ServerError`."""
-        if self._address is None and await self.locate() is None:
+        if not self._connected and await self.locate() is None:
             return None
         from sage_nb.remote.client import job_path
 
@@ -248,13 +249,18 @@ class JobManagerLink:
 
     async def upstream(self) -> tuple[aiohttp.ClientSession, Address]:
         """What passes requests through. Raises `ServerUnreachableError` where no server runs."""
-        address = self._address or await self.locate()
+        address = self._address if self._connected else await self.locate()  # it may be another one by now
         if address is None:
             raise ServerUnreachableError("no JobManager server of yours runs; POST sage-nb/server/start starts one")
         if self._session is None:
             import aiohttp
 
-            self._session = aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+            # A connection that was kept may be that of a server which has been restarted since, and an order that fails
+            # by it cannot be sent again, as it may have arrived.
+            connector = aiohttp.TCPConnector(force_close=True)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
         return self._session, address
 
     async def _request(self, method: str, path: str, data: bytes | None = None) -> bytes:
@@ -395,6 +401,11 @@ class JobManagerLink:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _bare(self) -> list[str]:
+        """The latest of those that have ended of which no more is known than their line in the list."""
+        last = [uuid for uuid, one in self._jobs.items() if one.status in ENDED][-_DESCRIBED:]
+        return [uuid for uuid in last[::-1] if (entry := self.hub.entry(uuid)) and not entry.described]
+
     async def _describe(self, uuids: list[str]) -> None:
         for uuid in uuids:
             try:
@@ -421,8 +432,7 @@ class JobManagerLink:
                 message = {"op": "watch", "sub": self._last_sub, "job": uuid, "after": _NO_RECORDS, "results": False}
                 await socket.send_str(msgspec.json.encode(message).decode())
             if visible:
-                last = [uuid for uuid, one in self._jobs.items() if one.status in ENDED][-_DESCRIBED:]
-                bare = [uuid for uuid in last[::-1] if (entry := self.hub.entry(uuid)) and not entry.described]
+                bare = self._bare()
                 await self._describe([uuid for uuid in bare if uuid not in described])
                 described.update(bare)
 

@@ -39,8 +39,9 @@ WATCH = """
   window.seen = {items: [], states: []};
   const note = (list, text) => { if (text && list.at(-1) !== text) list.push(text); };
   const look = () => {
-    note(window.seen.items, document.querySelector(".sage-facts")?.textContent.match(/([\\d,]+) items?/)?.[1]);
-    note(window.seen.states, document.querySelector(".sage-state")?.textContent);
+    const facts = document.querySelector(".sage-job .sage-facts")?.textContent;
+    note(window.seen.items, facts?.match(/([\\d,]+) items?/)?.[1]);
+    note(window.seen.states, document.querySelector(".sage-job .sage-state")?.textContent);
   };
   new MutationObserver(look).observe(document.body, {childList: true, subtree: true, characterData: true});
 }

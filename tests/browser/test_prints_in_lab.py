@@ -40,6 +40,7 @@ def test_a_flood_neither_freezes_the_page_nor_fills_the_file(page: LabPage) -> N
     out = page.output(1)
     state(out, "Running")
     expect(out).to_contain_text("from here on lines are counted")
+    out.locator(".sage-job").scroll_into_view_if_needed()  # what is out of sight is not drawn
     expect(out).to_contain_text(re.compile(r"Output.*[234]\d,\d{3} lines, showing the last 20", re.DOTALL))
     times = page.page.evaluate(CLICKS, 30)
     print(f"frames after {times[15]:.0f} ms, at most {times[-1]:.0f} ms")
