@@ -84,7 +84,25 @@ def _replace(module: ModuleType) -> None:
 
 def _publish_display_data(data: Bundle, metadata: Bundle | None = None, **_more: Any) -> None:
     assert _send is not None
-    _send(data, metadata or {})
+    _send(_plain(data), _plain(metadata or {}))
+
+
+def _plain(value: Any) -> Any:
+    """What can travel of representations and metadata: numbers of numpy as Python's own, what is nothing known as text.
+    A display that works in the notebook must not fail elsewhere."""
+    if value is None or type(value) in (str, bytes, bool, float):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if getattr(value, "ndim", None) == 0:
+        return _plain(value.tolist())
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 64:
+        return int(value)
+    return float(value) if isinstance(value, float) else str(value)
 
 
 def _display(*objs: Any, include: Any = None, exclude: Any = None, metadata: Any = None, **options: Any) -> None:

@@ -269,8 +269,20 @@ class Printed:
         """The last lines; none where nothing is held back."""
         with self._lock:
             if self._write is not None:
-                self._settle("", self._write, None)
+                self._keep_waiting()
             return self._tail.lines(most) if self.held_size else []
+
+    def _keep_waiting(self) -> None:
+        """Count and keep what waits. Only threads of the job pass on what there is room for again: what others write
+        goes below another cell."""
+        text = "".join(self._waiting.popleft() for _ in range(len(self._waiting)))
+        count, now = text.count("\n"), time.monotonic()
+        self.lines += count
+        self._counted = now
+        for room, size in ((self._lines, count), (self._size, len(text))):
+            room.look(now)
+            room.refuse(size)
+        self._hold(text, count)
 
     def end(self) -> None:
         """The job has ended: say what was held back. On a thread of the job's."""

@@ -18,6 +18,7 @@ A pace of null is for changes of the job's state only.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
@@ -164,7 +165,8 @@ class _Session:
                 self._connect()
                 for told in list(self.jobs.values()):
                     self._tell(told)
-                self._listen()
+                if self.jobs:  # else nothing would wake it
+                    self._listen()
         finally:
             self._end()
             self.close()
@@ -261,11 +263,15 @@ class _Session:
         waits = [due for told in list(self.jobs.values()) if (due := told.due(now)) is not None]
         if self._hub is None:
             waits = [max(0.0, self._retry_at - now)]
-        sockets = [self._woken] if self._hub is None else [self._woken, self._hub]
-        ready, _, _ = select.select(sockets, [], [], min(waits, default=None))
-        if self._woken in ready:
+        poll = select.poll()  # not `select`, which knows no descriptor above 1,023
+        for one in (self._woken, self._hub):
+            if one is not None:
+                poll.register(one, select.POLLIN)
+        wait = min(waits, default=None)
+        ready = {fd for fd, _ in poll.poll(None if wait is None else max(0, math.ceil(wait * 1000)))}
+        if self._woken.fileno() in ready:
             self._woken.recv(4096)
-        if self._hub is not None and self._hub in ready:
+        if self._hub is not None and self._hub.fileno() in ready:
             self._hear(self._hub)
 
     def _hear(self, hub: socket.socket) -> None:

@@ -102,7 +102,9 @@ class JobsTable:
     def _run(self) -> None:
         sent = time.monotonic()
         while True:
-            self._woken.wait(_INTERVAL)
+            now = time.monotonic()
+            self._woken.wait(max(_INTERVAL, self._interval(now) - (now - sent)))
+            self._woken.clear()
             found = self._known.at_hand()[::-1]
             over = self._over or not _running(found)
             now = time.monotonic()
@@ -138,6 +140,7 @@ class JobsTable:
                 self._views.pop(key, None)
             else:
                 self._views[key] = said.get("visible", True) is not False, time.monotonic()
+            self._woken.set()
         elif said.get("command") == "stop":
             job = next((one for one in self._known.at_hand() if one.uuid == said.get("job")), None)
             if job is not None:

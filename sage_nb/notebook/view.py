@@ -112,14 +112,14 @@ class JobView:
         return self._last + max(self._interval(), live / _MESSAGES_PER_SECOND)
 
     def _interval(self) -> float:
-        now = time.monotonic()
-        if any(seen and now - said < _GRACE for seen, said in self._views.values()):
+        now, views = time.monotonic(), list(self._views.values())  # which other threads change
+        if any(seen and now - said < _GRACE for seen, said in views):
             return _INTERVAL
         if not self._heard and now - self._born < _GRACE:  # the page may still be loading
             return _INTERVAL
-        if any(seen for seen, _ in self._views.values()) and cell_is_running():  # which may keep us from hearing
+        if any(seen for seen, _ in views) and cell_is_running():  # which may keep us from hearing
             return _OUT_OF_SIGHT
-        return _OUT_OF_SIGHT if any(now - said < _GRACE for _, said in self._views.values()) else _NOBODY
+        return _OUT_OF_SIGHT if any(now - said < _GRACE for _, said in views) else _NOBODY
 
     def send(self) -> bool:
         """Send the newest snapshot. True where it was the last one."""
