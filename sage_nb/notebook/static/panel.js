@@ -155,13 +155,13 @@ function jobsPanel(hub, notebooks, panel) {
     set(panel.node, { "data-lost": said === null });
     if (said?.op === "snapshot") views.get(said.snapshot.uuid)?.update(said.snapshot);
     if (said?.op !== "jobs") return;
-    const { rows, server: { address, state, error } } = said;
+    const { rows, server: { address, state, error, may_start: may = true } } = said;
     table.update(rows);
     for (const job of views.keys()) if (!hub.row(job)) hide(job);
     say(place, state === "none" ? "No JobManager server"
       : `JobManager server: ${address}, ${state === "running" ? "running" : "does not answer"}`);
     set(place, { title: error });
-    set(start, { hidden: state === "running" });
+    set(start, { hidden: state === "running" || !may });
     const running = rows.filter((/** @type {Row} */ row) => !ENDED.has(row.status)).length;
     say(count, running ? `${running} running` : "");
     panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
