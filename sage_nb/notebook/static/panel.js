@@ -234,8 +234,10 @@ function openNotebooks(app, tracker, hub, actions) {
         else if (!seen.has(output)) seen.set(output, performance.now());
         else if (job && !row && !past.has(job)) hub.follow(job, true);
         else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
-          const bundle = job && (row || past.get(job)) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
-          if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
+          const later = () => void seen.set(output, performance.now() + AGAIN_MS);
+          const ask = () => hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(later);
+          const bundle = job && (row || past.get(job)) ? await ask() : {};
+          if (!bundle || outputs.get(i) !== output || !output.data[WIDGET]) continue;
           const { [WIDGET]: _, ...data } = output.data;
           outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
         }
