@@ -915,9 +915,10 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     pressedAt = performance.now();
     notedAt = latest.notes.length;
     draw();
-    onCommand({ command });
-    // By way of the Jupyter server, too: that gets through while the kernel is busy with a cell.
-    (/** @type {any} */ (globalThis)).sageNb?.command(latest.uuid, command);
+    // By way of the Jupyter server where that knows the job: it gets through while the kernel is busy with a cell. A
+    // second copy would be carried out much later, when the cell has ended; only a second Stop does no harm.
+    const sent = /** @type {any} */ (globalThis).sageNb?.command(latest.uuid, command);
+    if (!sent || command === "stop") onCommand({ command });
   }
 
   function draw() {

@@ -139,7 +139,8 @@ function jobsPanel(hub, notebooks, panel) {
       say(lines, log.map(text).join("\n") || "There are none");
       lines.hidden = false;
     }));
-    const onCommand = (/** @type {any} */ { command }) => ORDERS.has(command) && attempt(() => run(command, job));
+    const onCommand = (/** @type {any} */ { command }) => // an order about a known job went by `sageNb`
+      ORDERS.has(command) && !hub.row(job) && attempt(() => run(command, job));
     views.set(job, kit.mountJob(slot, { onCommand }));
     slot.append(all, lines);
     hub.follow(job, true);
@@ -169,7 +170,7 @@ function jobsPanel(hub, notebooks, panel) {
   });
   kit.watchSight(panel.node, hub.look);
   /** @type {any} */ (globalThis).sageNb = {
-    command: (/** @type {string} */ job, /** @type {string} */ command) =>
+    command: (/** @type {string} */ job, /** @type {string} */ command) => // a promise where the job is known
       hub.row(job) && attempt(() => run(command, job)),
   };
 }
