@@ -1021,18 +1021,19 @@ function mount(model, el) {
 function goOn(model, el) {
   const place = el.closest(".jp-OutputArea-child"), area = place?.parentElement;
   if (!area || !ENDED.has(model.get("snapshot").status)) return;
-  const index = [...area.children].indexOf(place);
+  const index = [...area.children].indexOf(place), host = h("div");
+  let end = /** @type {(() => void) | null} */ (null);
   const look = new MutationObserver(() => {
+    if (end && area.contains(host)) return; // which need not be on the page: cells out of sight are taken off it
+    if (end) return look.disconnect(), end();
     const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
     if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
-    look.disconnect();
-    const host = h("div");
     html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
     html?.replaceChildren(host);
-    mount(model, host);
+    end = mount(model, host);
   });
   look.observe(area, { childList: true, subtree: true });
-  setTimeout(() => look.disconnect(), 5000);
+  setTimeout(() => end ?? look.disconnect(), 5000);
 }
 
 /** @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */
