@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from sage_nb.engine.failure import safe_str
 from sage_nb.errors import PipelineError
 from sage_nb.pipeline.graph import Operator
 
-__all__ = ["Result", "Results", "make_results"]
+__all__ = ["Result", "Results", "make_results", "write_items"]
 
 
 class Result(Sequence[Any]):
@@ -100,17 +101,21 @@ class Result(Sequence[Any]):
         not fit in columns or the path is none to write to, and `OSError` where writing fails.
         """
         settings = {"encoding": encoding, "delimiter": delimiter}
-        _write("to_csv", self.name, self._snapshot(), path, settings)
+        write_items("to_csv", self.name, self._snapshot(), path, settings)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write what is there now to a Parquet file, as `to_csv` does. Needs pyarrow, and one type per column."""
-        _write("to_parquet", self.name, self._snapshot(), path, {})
+        write_items("to_parquet", self.name, self._snapshot(), path, {})
 
 
-def _write(kind: str, name: str, items: list[Any], path: Any, settings: dict[str, Any]) -> None:
+def write_items(
+    kind: str, name: str, items: list[Any], path: Any, settings: dict[str, Any], raw: type[io.FileIO] = io.FileIO
+) -> None:
+    """Write the items of a result to a file, which is opened as `raw`."""
     from sage_nb.pipeline.files import CsvSink, ParquetSink, check_target
 
     sink: Any = {"to_csv": CsvSink, "to_parquet": ParquetSink}[kind](check_target(kind, path, settings), **settings)
+    sink.raw = raw
     state = SimpleNamespace(failed=False)
     sink.ctx = SimpleNamespace(is_stop_requested=lambda: state.failed, note=lambda _: None)
     sink.open()

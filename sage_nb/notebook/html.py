@@ -228,5 +228,5 @@ def _logs(snapshot: JobSnapshot) -> str:
 
 
 def _log_line(log: LogView) -> str:
-    line = f"{words.clock(log.time)}  {log.level:<8}  {_text(log.source)}  {_lines(log.text)}"
+    line = f"{words.clock(log.time)}  {_text(log.level):<8}  {_text(log.source)}  {_lines(log.text)}"
     return f"<strong>{line}</strong>" if log.level in ("WARNING", "ERROR", "CRITICAL") else line

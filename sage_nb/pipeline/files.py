@@ -9,7 +9,6 @@ the one field `value`. An item that is a frame, a table or an array of two axes 
 
 from __future__ import annotations
 
-import builtins
 import codecs
 import csv
 import gzip
@@ -97,6 +96,8 @@ class _FileSink(SinkFunction):
     """The hidden file and what becomes of it. Subclasses write to the last of `_layers`, and count in `_written`."""
 
     kind: str
+    raw: type[io.FileIO] = io.FileIO
+    """What the hidden file is."""
 
     def __init__(self, path: str) -> None:
         self._written = 0
@@ -114,7 +115,7 @@ class _FileSink(SinkFunction):
         """Make the hidden file."""
         folder, name = os.path.split(self._target)
         hidden = os.path.join(folder, f".{name[:40]}.{uuid.uuid4().hex[:8]}.part")
-        file = builtins.open(hidden, "xb", buffering=_BUFFER)  # noqa: SIM115 - closed with the sink
+        file = io.BufferedWriter(self.raw(hidden, "xb"), _BUFFER)
         self._hidden = hidden
         self._layers.append(file)
         try:

@@ -173,6 +173,16 @@ def test_the_time_goes_on_between_rows(table: Table) -> None:
     expect(elapsed.last).to_have_text("1 h 06 min")
 
 
+def test_a_table_that_is_not_on_the_page_yet_knows_its_rows(table: Table) -> None:
+    """As where the first rows come before JupyterLab has put the panel on the page."""
+    table.page.evaluate("() => { window.off = document.querySelector('main'); off.remove() }")
+    table.update(*MANY[:2])
+    table.page.evaluate("() => document.body.append(off)")
+    table.update(MANY[0])
+    assert table.page.evaluate("() => [!!table.slot('worst flights'), !!table.slot('sensor watch')]") == [True, False]
+    expect(table.page.locator(".sage-elapsed")).to_have_text("13 s")
+
+
 def test_the_empty_table_teaches_and_its_lesson_can_be_copied(table: Table) -> None:
     table.page.context.grant_permissions(["clipboard-read"])
     table.update()

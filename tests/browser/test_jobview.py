@@ -774,17 +774,63 @@ def test_the_reader_is_asked_once_whether_to_be_told(view: View) -> None:
     assert view.page.evaluate("() => asked") == 1
 
 
-def test_a_command_goes_by_way_of_the_server_too(view: View) -> None:
-    """Where the page's plugin is there: it gets through while the kernel is busy with a cell."""
-    view.show("running", "paused")
-    view.page.evaluate("() => { window.sent = []; window.sageNb = {command: (...args) => sent.push(args)} }")
+def test_a_command_goes_by_way_of_the_server_where_that_knows_the_job(view: View) -> None:
+    """It gets through while the kernel is busy with a cell, which would carry out a second copy when that has ended."""
+    view.show("running", "paused", "endless")
+    view.page.evaluate(
+        """unknown => {
+            window.sent = [];
+            window.sageNb = {command: (job, command) => job !== unknown && sent.push([job, command])};
+        }""",
+        SAMPLES["endless"].uuid,
+    )
     view.page.locator("#running").get_by_role("button", name="Stop").dblclick()
     view.page.locator("#paused").get_by_role("button", name="Resume").click()
+    view.page.locator("#endless").get_by_role("button", name="Pause").click()
     assert view.page.evaluate("() => sent") == [
         [SAMPLES["running"].uuid, "stop"],
         [SAMPLES["paused"].uuid, "resume"],
     ]
-    assert view.pressed() == ["stop", "resume"]
+    assert view.pressed() == ["stop", "pause"]
+
+
+GOES_ON = """async ([code, snapshot]) => {
+  const {default: {render}} = await import("data:text/javascript;base64," + code);
+  const output = () => {
+    const place = Object.assign(document.createElement("div"), {className: "jp-OutputArea-child"});
+    area.append(place);
+    return place.appendChild(document.createElement("div"));
+  };
+  window.area = document.body.appendChild(document.createElement("div"));
+  window.listeners = new Set();
+  const values = {snapshot: {...snapshot, status: "running"}};
+  const model = {
+    get: (name) => values[name], send() {}, on: (event, f) => listeners.add(f), off: (event, f) => listeners.delete(f),
+  };
+  const end = render({model, el: output()});
+  values.snapshot = snapshot;
+  [...listeners][0]();
+  end();
+  area.replaceChildren();
+  const html = output();
+  html.className = "jp-RenderedHTMLCommon";
+  html.innerHTML = `<code>${snapshot.uuid.slice(0, 8)}</code>`;
+}"""
+
+
+def test_the_view_that_goes_on_after_the_end_lasts_as_long_as_its_output(view: View) -> None:
+    """Also while its cell is out of sight and so off the page; of an output that is gone nothing listens any more."""
+    code = base64.b64encode((STATIC / "jobview.js").read_bytes()).decode()
+    view.page.evaluate(GOES_ON, [code, SAMPLES["completed"].to_dict()])
+    expect(view.page.locator(".sage-job .sage-state")).to_have_text("Completed")
+    view.page.evaluate("() => area.remove()")
+    view.drawn()
+    view.page.evaluate("() => document.body.append(area)")
+    expect(view.page.locator(".sage-job")).to_be_visible()
+    assert view.page.evaluate("() => listeners.size") == 2
+    view.page.evaluate("() => area.replaceChildren()")
+    view.drawn()
+    assert view.page.evaluate("() => listeners.size") == 0
 
 
 # ---------------------------------------------------------------- accessibility

@@ -6,6 +6,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
 from sage_nb.jobs.explain import Explanation
@@ -69,6 +70,13 @@ def test_text_of_the_users_stays_text() -> None:
     """Markup in names, results, logs and errors is shown as it was written."""
     page = _Page(render_html(SAMPLES["hostile"]))
     assert page.text.count(INJECTION) >= 16
+
+
+def test_the_level_of_a_log_line_is_text_too() -> None:
+    """Whatever a server says that it is."""
+    log = msgspec.structs.replace(SAMPLES["hostile"].logs[0], level=INJECTION)
+    page = _Page(render_html(msgspec.structs.replace(SAMPLES["hostile"], logs=(log,))))
+    assert page.tags <= _TAGS | _TABLE
 
 
 def test_the_last_lines_of_a_flood_are_folded_away() -> None:

@@ -54,5 +54,21 @@ def test_what_is_too_large_for_the_page_says_how_to_write_it(monkeypatch: pytest
     monkeypatch.setattr(downloads, "LIMIT", 10)
     with pytest.raises(PipelineError, match=r'job\.results\["out"\]\.to_csv\("out\.csv"\) writes the file'):
         as_file(result_of(*range(100)), "csv")
+    with pytest.raises(PipelineError, match="more than 0 MB are too many"):
+        as_file(result_of({"n": 1}), "parquet")
     with pytest.raises(PipelineError, match="csv or parquet, not as 'exe'"):
         as_file(result_of(1), "exe")
+
+
+def test_what_is_too_large_for_the_page_is_not_written_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long:
+        written = 0
+
+        def __str__(self) -> str:
+            Long.written += 1
+            return "long" * 250_000
+
+    monkeypatch.setattr(downloads, "LIMIT", 3_000_000)
+    with pytest.raises(PipelineError, match="more than 2 MB are too many"):
+        as_file(result_of(*(Long() for _ in range(50))), "csv")
+    assert 3 <= Long.written <= 5

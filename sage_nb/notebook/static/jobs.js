@@ -111,11 +111,11 @@ export function mountJobs(el, options) {
       const focused = /** @type {HTMLElement | null} */ (document.activeElement);
       const [running, ended] = [false, true].map((is) => all.filter((row) => ENDED.has(row.status) === is));
       const items = [...(running.length ? ["Running", ...running] : []), ...(ended.length ? ["Ended", ...ended] : [])];
-      each(list, items, (item) => (typeof item === "string" ? item : item.uuid), (item) => {
+      const kept = each(list, items, (item) => (typeof item === "string" ? item : item.uuid), (item) => {
         if (typeof item === "string") return { node: h("li", { class: "sage-group" }, item), update() {} };
         return rows.set(item.uuid, rowNode(item.uuid, options)).get(item.uuid);
       });
-      for (const [job, { node }] of rows) if (!node.isConnected) rows.delete(job);
+      for (const job of rows.keys()) if (!kept.has(job)) rows.delete(job);
       set(lesson, { hidden: all.length > 0 });
       // A row that moved, and a button that is no longer offered, lose the keyboard's focus: the row keeps it.
       const row = [...rows.values()].find(({ node }) => node.contains(focused)), off = focused?.closest("[hidden]");

@@ -915,9 +915,10 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     pressedAt = performance.now();
     notedAt = latest.notes.length;
     draw();
-    onCommand({ command });
-    // By way of the Jupyter server, too: that gets through while the kernel is busy with a cell.
-    (/** @type {any} */ (globalThis)).sageNb?.command(latest.uuid, command);
+    // By way of the Jupyter server where that knows the job: it gets through while the kernel is busy with a cell. A
+    // second copy would be carried out much later, when the cell has ended; only a second Stop does no harm.
+    const sent = /** @type {any} */ (globalThis).sageNb?.command(latest.uuid, command);
+    if (!sent || command === "stop") onCommand({ command });
   }
 
   function draw() {
@@ -1020,18 +1021,19 @@ function mount(model, el) {
 function goOn(model, el) {
   const place = el.closest(".jp-OutputArea-child"), area = place?.parentElement;
   if (!area || !ENDED.has(model.get("snapshot").status)) return;
-  const index = [...area.children].indexOf(place);
+  const index = [...area.children].indexOf(place), host = h("div");
+  let end = /** @type {(() => void) | null} */ (null);
   const look = new MutationObserver(() => {
+    if (end && area.contains(host)) return; // which need not be on the page: cells out of sight are taken off it
+    if (end) return look.disconnect(), end();
     const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
     if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
-    look.disconnect();
-    const host = h("div");
     html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
     html?.replaceChildren(host);
-    mount(model, host);
+    end = mount(model, host);
   });
   look.observe(area, { childList: true, subtree: true });
-  setTimeout(() => look.disconnect(), 5000);
+  setTimeout(() => end ?? look.disconnect(), 5000);
 }
 
 /** @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */

@@ -139,7 +139,8 @@ function jobsPanel(hub, notebooks, panel) {
       say(lines, log.map(text).join("\n") || "There are none");
       lines.hidden = false;
     }));
-    const onCommand = (/** @type {any} */ { command }) => ORDERS.has(command) && attempt(() => run(command, job));
+    const onCommand = (/** @type {any} */ { command }) => // an order about a known job went by `sageNb`
+      ORDERS.has(command) && !hub.row(job) && attempt(() => run(command, job));
     views.set(job, kit.mountJob(slot, { onCommand }));
     slot.append(all, lines);
     hub.follow(job, true);
@@ -155,13 +156,13 @@ function jobsPanel(hub, notebooks, panel) {
     set(panel.node, { "data-lost": said === null });
     if (said?.op === "snapshot") views.get(said.snapshot.uuid)?.update(said.snapshot);
     if (said?.op !== "jobs") return;
-    const { rows, server: { address, state, error } } = said;
+    const { rows, server: { address, state, error, may_start: may = true } } = said;
     table.update(rows);
     for (const job of views.keys()) if (!hub.row(job)) hide(job);
     say(place, state === "none" ? "No JobManager server"
       : `JobManager server: ${address}, ${state === "running" ? "running" : "does not answer"}`);
     set(place, { title: error });
-    set(start, { hidden: state === "running" });
+    set(start, { hidden: state === "running" || !may });
     const running = rows.filter((/** @type {Row} */ row) => !ENDED.has(row.status)).length;
     say(count, running ? `${running} running` : "");
     panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
@@ -169,7 +170,7 @@ function jobsPanel(hub, notebooks, panel) {
   });
   kit.watchSight(panel.node, hub.look);
   /** @type {any} */ (globalThis).sageNb = {
-    command: (/** @type {string} */ job, /** @type {string} */ command) =>
+    command: (/** @type {string} */ job, /** @type {string} */ command) => // a promise where the job is known
       hub.row(job) && attempt(() => run(command, job)),
   };
 }
@@ -234,8 +235,10 @@ function openNotebooks(app, tracker, hub, actions) {
         else if (!seen.has(output)) seen.set(output, performance.now());
         else if (job && !row && !past.has(job)) hub.follow(job, true);
         else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
-          const bundle = job && (row || past.get(job)) ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`) : {};
-          if (outputs.get(i) !== output || !output.data[WIDGET]) continue;
+          const later = () => void seen.set(output, performance.now() + AGAIN_MS);
+          const ask = () => hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(later);
+          const bundle = job && (row || past.get(job)) ? await ask() : {};
+          if (!bundle || outputs.get(i) !== output || !output.data[WIDGET]) continue;
           const { [WIDGET]: _, ...data } = output.data;
           outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
         }
