@@ -374,6 +374,7 @@ class JobManagerLink:
             was_live = entry is not None and entry.live
             self.hub.listed(self._shaped(one), one.number, described=False)
             if was_live and one.status in ENDED:
+                self._newest.pop(one.uuid, None)  # it is older than the end
                 self._later(one.uuid)
 
     def _take_snapshot(self, said: _Snapshot) -> None:
@@ -390,7 +391,7 @@ class JobManagerLink:
 
     def _pass_on(self, uuid: str) -> None:
         raw, one = self._newest.pop(uuid, None), self._jobs.get(uuid)
-        if raw is None or one is None:
+        if raw is None or one is None or uuid not in self._subs:
             return
         self._passed_on[uuid] = asyncio.get_running_loop().time()
         self.hub.listed(self._completed(_snapshot.decode(raw), one), one.number, described=True)
