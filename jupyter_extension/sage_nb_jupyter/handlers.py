@@ -123,6 +123,8 @@ class _Server(_Answers):
 class _Start(_Answers):
     @web.authenticated
     async def post(self) -> None:
+        if not self.hub.server.may_start:
+            raise web.HTTPError(403, "c.SageNb.start_server is off: pages may not have a JobManager server started")
         await self.hub.server.start()
         self.answer(self.hub.server.state)
 

@@ -51,6 +51,8 @@ class ServerState(msgspec.Struct, frozen=True):
     address: str | None = None
     state: Literal["running", "none", "unreachable"] = "none"
     error: str | None = None
+    may_start: bool = True
+    """Whether a page may have one started."""
 
 
 class _Snapshot(msgspec.Struct, tag_field="op", tag="snapshot"):
@@ -99,7 +101,7 @@ class JobManagerLink:
 
     def __init__(self, address: str, token: str, *, may_start: bool, folder: str) -> None:
         self.may_start = may_start
-        self.state = ServerState()
+        self.state = ServerState(may_start=may_start)
         self._asked, self._token, self._folder = address, token or None, folder
         self._address: Address | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -205,7 +207,7 @@ class JobManagerLink:
 
     def _become(self, state: Literal["running", "none", "unreachable"], error: str | None = None) -> None:
         address = None if self._address is None else str(self._address)
-        before, self.state = self.state, ServerState(address, state, error)
+        before, self.state = self.state, ServerState(address, state, error, self.may_start)
         if before != self.state:
             for page in self.hub.pages:
                 page.changed(urgent=True)
