@@ -16,6 +16,7 @@ from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from sage_nb.errors import ServerUnreachableError
+from sage_nb_jupyter.access import may
 from sage_nb_jupyter.hub import Hub
 
 if TYPE_CHECKING:
@@ -40,31 +41,40 @@ class Proxy(WebSocketMixin, WebSocketHandler, JupyterHandler):
     _pumping: asyncio.Task[None] | None = None
 
     @ws_authenticated
+    @may("read")
     async def get(self, path: str) -> None:
         if self.request.headers.get("Upgrade", "").lower() == "websocket":
-            if not self.check_origin(self.request.headers.get("Origin")):
-                raise web.HTTPError(403)
-            self._socket = await self._connected()
-            try:
-                await super().get(path)  # until the page hangs up
-            finally:
-                await self._socket.close()
+            await self._pass_socket(path)
         else:
             await self._pass()
 
+    @may("execute")
+    async def _pass_socket(self, path: str) -> None:
+        if not self.check_origin(self.request.headers.get("Origin")):
+            raise web.HTTPError(403)
+        self._socket = await self._connected()
+        try:
+            await super().get(path)  # until the page hangs up
+        finally:
+            await self._socket.close()
+
     @web.authenticated
+    @may("read")
     async def head(self, path: str) -> None:
         await self._pass()
 
     @web.authenticated
+    @may("execute")
     async def post(self, path: str) -> None:
         await self._pass()
 
     @web.authenticated
+    @may("execute")
     async def put(self, path: str) -> None:
         await self._pass()
 
     @web.authenticated
+    @may("execute")
     async def delete(self, path: str) -> None:
         await self._pass()
 
