@@ -309,16 +309,21 @@ class JobManagerLink:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self._become("unreachable", f"{type(error).__name__}: {error}")
+            asyncio.get_running_loop().call_later(_AGAIN, self.look)
         elif self.hub.pages:  # one was opened just now
             self.look()
 
     async def _listen(self) -> None:
         """Until the connection ends. Raises why."""
+        import aiohttp
+
         async with self._socket() as socket:
             subscribing = asyncio.create_task(self._subscribe(socket))
             try:
                 await socket.send_str('{"op":"list"}')
                 async for message in socket:
+                    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                        break  # such as the error of a ping that was not answered
                     text = cast(str, message.data)
                     if _op.decode(text).op in _HEARD:
                         self._hear(_said.decode(text))

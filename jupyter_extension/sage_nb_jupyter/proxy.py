@@ -148,6 +148,8 @@ class Proxy(WebSocketMixin, WebSocketHandler, JupyterHandler):
         assert self._socket is not None
         try:
             async for message in self._socket:
+                if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    break  # such as the error of a ping that was not answered
                 await self.write_message(message.data, binary=message.type == aiohttp.WSMsgType.BINARY)
         except WebSocketClosedError:
             return
