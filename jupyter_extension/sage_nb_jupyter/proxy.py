@@ -13,6 +13,7 @@ from jupyter_server.auth.decorator import ws_authenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from sage_nb.errors import ServerUnreachableError
@@ -102,7 +103,12 @@ class Proxy(WebSocketMixin, WebSocketHandler, JupyterHandler):
                 async for chunk in response.content.iter_any():
                     self.write(chunk)
                     await self.flush()
+        except StreamClosedError:
+            return  # the page has left
         except (aiohttp.ClientError, OSError) as exc:
+            if self._headers_written:
+                self.detach().close()  # what was cut off must not look complete
+                return
             raise web.HTTPError(502, f"the JobManager server at {address} does not answer: {exc}") from exc
         self.finish()
 
