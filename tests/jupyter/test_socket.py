@@ -96,6 +96,23 @@ def test_an_earlier_process_of_the_same_kernel_is_gone(
         assert jupyter.rows()["foreign"]["status"] == "stopped"
 
 
+def test_a_job_of_another_server_is_known_as_long_as_one_kernel_has_it(jupyter: JupyterServer, page: Page) -> None:
+    remote = {**SNAPSHOT, "name": "remote", "uuid": SNAPSHOT["uuid"][:-1] + "2", "server": "elsewhere:1"}
+    with dial(jupyter) as first, dial(jupyter) as second, second.makefile() as heard:
+        say(first, HELLO, {"op": "snapshot", "snapshot": remote})
+        page.row("remote", lambda row: row["status"] == "running")
+        say(second, {**HELLO, "pid": 2}, {"op": "snapshot", "snapshot": {**remote, "items": 1}})
+        page.row("remote", lambda row: row["items"] == 1)
+        say(first, {"op": "gone", "job": remote["uuid"]})
+        assert json.loads(heard.readline()) == {"op": "pace", "job": remote["uuid"], "interval": 1.0}
+        assert jupyter.post(f"jobs/{remote['uuid']}/stop").status == 202
+        assert json.loads(heard.readline()) == {"op": "stop", "job": remote["uuid"]}
+        say(second, {"op": "snapshot", "snapshot": {**remote, "status": "stopping"}})
+        page.row("remote", lambda row: row["status"] == "stopping")
+        say(second, {"op": "gone", "job": remote["uuid"]})
+        page.wait(lambda message: "rows" in message and "remote" not in {row["name"] for row in message["rows"]})
+
+
 def test_nothing_is_left_of_a_server_that_ends(tmp_path: Path) -> None:
     """No file, no process, and no thread of a JobManager server that nobody asked for."""
     server = JupyterServer(tmp_path / "own")
