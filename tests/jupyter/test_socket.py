@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
 import stat
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from sage_nb_jupyter.hub import Hub
+from sage_nb_jupyter.kernels import VARIABLE, KernelSocket
 from tests.jupyter.support import JupyterServer, Page, ServerKernel, until
 
 SNAPSHOT = {"uuid": "20000000-0000-4000-8000-000000000000", "name": "foreign", "status": "running"}
@@ -127,3 +130,25 @@ def test_nothing_is_left_of_a_server_that_ends(tmp_path: Path) -> None:
     server.stop()
     assert not path.exists()
     until(lambda: server.process.poll() is not None)
+
+
+def test_the_socket_of_a_server_that_was_killed_is_removed_by_the_next(jupyter: JupyterServer) -> None:
+    """And no other: one that is listened to, one that is new, and one of another machine."""
+    (alive,) = jupyter.sockets
+    machine = alive.name[:4]
+    names = (f"{machine}dead.sock", f"{machine}late.sock", "elsewhere.sock")
+    dead, new, other = (alive.with_name(name) for name in names)
+    for path in (dead, new, other):
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(path))
+    for path in (dead, other, alive):
+        os.utime(path, (1, 1))
+    own = KernelSocket(cast(Hub, None), str(jupyter.runtime), logging.getLogger(__name__))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "")
+        own.bind()
+        assert own.path in jupyter.sockets
+        own.close()
+    assert set(jupyter.sockets) == {alive, new, other}
+    new.unlink()
+    other.unlink()
