@@ -1,4 +1,5 @@
-"""The routes under `sage-nb/`. Each needs Jupyter's login; those with an effect also its check against other sites."""
+"""The routes under `sage-nb/`. Each needs Jupyter's login, and may be read or executed as its authorizer says;
+those with an effect also its check against other sites."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 import sage_nb
 from sage_nb.errors import JobNotFoundError, ServerError
+from sage_nb_jupyter.access import may
 from sage_nb_jupyter.hub import Hub, Op
 from sage_nb_jupyter.pages import Page, listing
 from sage_nb_jupyter.proxy import Proxy
@@ -76,6 +78,7 @@ class _Answers(APIHandler):
 
 class _Jobs(_Answers):
     @web.authenticated
+    @may("read")
     async def get(self) -> None:
         await self.hub.server.refresh()
         self.answer(await listing(self.hub))
@@ -83,12 +86,14 @@ class _Jobs(_Answers):
 
 class _Job(_Answers):
     @web.authenticated
+    @may("read")
     async def get(self, uuid: str) -> None:
         self.answer((await self.hub.found(uuid)).snapshot)
 
 
 class _Bundle(_Answers):
     @web.authenticated
+    @may("read")
     async def get(self, uuid: str) -> None:
         from sage_nb.notebook.html import render_html
         from sage_nb.notebook.text import render_text
@@ -99,6 +104,7 @@ class _Bundle(_Answers):
 
 class _Logs(_Answers):
     @web.authenticated
+    @may("read")
     async def get(self, uuid: str) -> None:
         asked = self.get_query_argument("n", "500")
         if not (asked.isascii() and asked.isdigit() and int(asked[:9]) > 0):
@@ -108,6 +114,7 @@ class _Logs(_Answers):
 
 class _Order(_Answers):
     @web.authenticated
+    @may("execute")
     async def post(self, uuid: str, op: str) -> None:
         await self.hub.order(uuid, cast(Op, op))
         self.answer({}, HTTPStatus.ACCEPTED)
@@ -115,6 +122,7 @@ class _Order(_Answers):
 
 class _Server(_Answers):
     @web.authenticated
+    @may("read")
     async def get(self) -> None:
         await self.hub.server.refresh()
         self.answer(self.hub.server.state)
@@ -122,7 +130,10 @@ class _Server(_Answers):
 
 class _Start(_Answers):
     @web.authenticated
+    @may("execute")
     async def post(self) -> None:
+        if not self.hub.server.may_start:
+            raise web.HTTPError(403, "c.SageNb.start_server is off: pages may not have a JobManager server started")
         await self.hub.server.start()
         self.answer(self.hub.server.state)
 
@@ -131,6 +142,7 @@ class _Static(JupyterHandler):
     """The files of the views and of the panel, which are small."""
 
     @web.authenticated
+    @may("read")
     def get(self, name: str) -> None:
         file = _STATIC / name
         if not file.is_file():
@@ -151,6 +163,7 @@ class _Live(WebSocketMixin, WebSocketHandler, JupyterHandler):
         return _MESSAGE
 
     @ws_authenticated
+    @may("read")
     async def get(self) -> None:
         await super().get()
 

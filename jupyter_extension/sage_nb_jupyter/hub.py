@@ -144,7 +144,11 @@ class Hub:
             return
         entry.kernel = None
         if entry.snapshot.server is not None:
-            if entry.live and not self.server.has(uuid):
+            if entry.live:
+                entry.kernel = next((one for one in self._kernels if uuid in one.jobs), None)
+            if entry.kernel is not None:
+                self.set_pace(uuid)
+            elif entry.live and not self.server.has(uuid):
                 self.forget(uuid)  # nobody tells of it any more
         elif entry.live and is_gone:
             self._take(entry, _stopped(entry.snapshot))

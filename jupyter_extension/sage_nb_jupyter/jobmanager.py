@@ -51,6 +51,8 @@ class ServerState(msgspec.Struct, frozen=True):
     address: str | None = None
     state: Literal["running", "none", "unreachable"] = "none"
     error: str | None = None
+    may_start: bool = True
+    """Whether a page may have one started."""
 
 
 class _Snapshot(msgspec.Struct, tag_field="op", tag="snapshot"):
@@ -99,7 +101,7 @@ class JobManagerLink:
 
     def __init__(self, address: str, token: str, *, may_start: bool, folder: str) -> None:
         self.may_start = may_start
-        self.state = ServerState()
+        self.state = ServerState(may_start=may_start)
         self._asked, self._token, self._folder = address, token or None, folder
         self._address: Address | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -205,7 +207,7 @@ class JobManagerLink:
 
     def _become(self, state: Literal["running", "none", "unreachable"], error: str | None = None) -> None:
         address = None if self._address is None else str(self._address)
-        before, self.state = self.state, ServerState(address, state, error)
+        before, self.state = self.state, ServerState(address, state, error, self.may_start)
         if before != self.state:
             for page in self.hub.pages:
                 page.changed(urgent=True)
@@ -307,16 +309,21 @@ class JobManagerLink:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
             self._become("unreachable", f"{type(error).__name__}: {error}")
+            asyncio.get_running_loop().call_later(_AGAIN, self.look)
         elif self.hub.pages:  # one was opened just now
             self.look()
 
     async def _listen(self) -> None:
         """Until the connection ends. Raises why."""
+        import aiohttp
+
         async with self._socket() as socket:
             subscribing = asyncio.create_task(self._subscribe(socket))
             try:
                 await socket.send_str('{"op":"list"}')
                 async for message in socket:
+                    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                        break  # such as the error of a ping that was not answered
                     text = cast(str, message.data)
                     if _op.decode(text).op in _HEARD:
                         self._hear(_said.decode(text))
@@ -374,6 +381,7 @@ class JobManagerLink:
             was_live = entry is not None and entry.live
             self.hub.listed(self._shaped(one), one.number, described=False)
             if was_live and one.status in ENDED:
+                self._newest.pop(one.uuid, None)  # it is older than the end
                 self._later(one.uuid)
 
     def _take_snapshot(self, said: _Snapshot) -> None:
@@ -390,7 +398,7 @@ class JobManagerLink:
 
     def _pass_on(self, uuid: str) -> None:
         raw, one = self._newest.pop(uuid, None), self._jobs.get(uuid)
-        if raw is None or one is None:
+        if raw is None or one is None or uuid not in self._subs:
             return
         self._passed_on[uuid] = asyncio.get_running_loop().time()
         self.hub.listed(self._completed(_snapshot.decode(raw), one), one.number, described=True)

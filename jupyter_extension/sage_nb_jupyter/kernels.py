@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import secrets
 import shutil
 import socket
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ _LINE = 16 << 20
 _LONGEST_PATH = 100
 """Bytes that the name of a Unix socket may have, on every system."""
 _GREETS_WITHIN = 10.0
+_NEW = 10.0
+"""Seconds for which a socket is taken for one that is about to be listened to."""
 
 
 class _Hello(msgspec.Struct, tag_field="op", tag="hello"):
@@ -80,7 +85,9 @@ class KernelSocket:
     def _bound(self, listening: socket.socket) -> Path:
         """Bind in Jupyter's runtime folder, or, where that cannot be, in one of its own."""
         folder = self._runtime / "sage_nb"
-        path = folder / f"{secrets.token_hex(4)}.sock"
+        machine = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:4]  # of several with one home folder
+        path = folder / f"{machine}{secrets.token_hex(2)}.sock"
+        _remove_dead(folder.glob(f"{machine}*.sock"))
         if len(os.fsencode(path)) <= _LONGEST_PATH:
             try:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -143,6 +150,19 @@ class KernelSocket:
             self._hub.logged(kernel, said.job, said.lines)
         elif isinstance(said, _Gone):
             self._hub.let_go(kernel, said.job)
+
+
+def _remove_dead(paths: Iterable[Path]) -> None:
+    """Remove the sockets of Jupyter servers that were killed."""
+    for path in paths:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dialled:
+            if time.time() - path.stat().st_mtime < _NEW:
+                continue  # who has made it may not listen yet
+            dialled.setblocking(False)
+            try:
+                dialled.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
 
 
 def _bind(listening: socket.socket, path: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sage_nb.errors import JobNotFoundError, ServerError
+from sage_nb.errors import SageError
 
 if TYPE_CHECKING:
     from sage_nb_jupyter.hub import Hub
@@ -83,7 +83,7 @@ class Page:
         self.follows.add(uuid)
         try:
             await self._hub.found(uuid)
-        except (JobNotFoundError, ServerError):
+        except SageError:  # such as an address that is none
             self.lost(uuid)
         else:
             self._fresh[uuid] = None

@@ -13,9 +13,11 @@ from jupyter_server.auth.decorator import ws_authenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
 from tornado import web
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from sage_nb.errors import ServerUnreachableError
+from sage_nb_jupyter.access import may
 from sage_nb_jupyter.hub import Hub
 
 if TYPE_CHECKING:
@@ -40,31 +42,40 @@ class Proxy(WebSocketMixin, WebSocketHandler, JupyterHandler):
     _pumping: asyncio.Task[None] | None = None
 
     @ws_authenticated
+    @may("read")
     async def get(self, path: str) -> None:
         if self.request.headers.get("Upgrade", "").lower() == "websocket":
-            if not self.check_origin(self.request.headers.get("Origin")):
-                raise web.HTTPError(403)
-            self._socket = await self._connected()
-            try:
-                await super().get(path)  # until the page hangs up
-            finally:
-                await self._socket.close()
+            await self._pass_socket(path)
         else:
             await self._pass()
 
+    @may("execute")
+    async def _pass_socket(self, path: str) -> None:
+        if not self.check_origin(self.request.headers.get("Origin")):
+            raise web.HTTPError(403)
+        self._socket = await self._connected()
+        try:
+            await super().get(path)  # until the page hangs up
+        finally:
+            await self._socket.close()
+
     @web.authenticated
+    @may("read")
     async def head(self, path: str) -> None:
         await self._pass()
 
     @web.authenticated
+    @may("execute")
     async def post(self, path: str) -> None:
         await self._pass()
 
     @web.authenticated
+    @may("execute")
     async def put(self, path: str) -> None:
         await self._pass()
 
     @web.authenticated
+    @may("execute")
     async def delete(self, path: str) -> None:
         await self._pass()
 
@@ -92,7 +103,12 @@ class Proxy(WebSocketMixin, WebSocketHandler, JupyterHandler):
                 async for chunk in response.content.iter_any():
                     self.write(chunk)
                     await self.flush()
+        except StreamClosedError:
+            return  # the page has left
         except (aiohttp.ClientError, OSError) as exc:
+            if self._headers_written:
+                self.detach().close()  # what was cut off must not look complete
+                return
             raise web.HTTPError(502, f"the JobManager server at {address} does not answer: {exc}") from exc
         self.finish()
 
@@ -138,6 +154,8 @@ class Proxy(WebSocketMixin, WebSocketHandler, JupyterHandler):
         assert self._socket is not None
         try:
             async for message in self._socket:
+                if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                    break  # such as the error of a ping that was not answered
                 await self.write_message(message.data, binary=message.type == aiohttp.WSMsgType.BINARY)
         except WebSocketClosedError:
             return

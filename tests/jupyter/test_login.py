@@ -57,6 +57,37 @@ def test_no_socket_is_opened_without_login(jupyter: JupyterServer, path: str) ->
         opened(url)
 
 
+READERS_ONLY = """
+from jupyter_server.auth.authorizer import Authorizer
+class ReadersOnly(Authorizer):
+    def is_authorized(self, handler, user, action, resource):
+        return action == "read" or resource != "jobs"
+c.ServerApp.authorizer_class = ReadersOnly
+"""
+
+
+def test_who_may_only_read_orders_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "jupyter_server_config.py").write_text(READERS_ONLY)
+    server = JupyterServer(tmp_path)
+    try:
+        for path in READ:
+            assert server.ask("GET", f"sage-nb/{path}").status in (200, 404, 503), path
+        with server.page() as page:
+            page.wait(lambda message: message["op"] == "jobs")
+        for path in ORDERS:
+            assert server.ask("POST", f"sage-nb/{path}", b"").status == 403, path
+        for method in ("PUT", "DELETE"):
+            assert server.ask(method, "sage-nb/jobmanager/v1/jobs/1", b"").status == 403
+        with pytest.raises(websocket.WebSocketBadStatusException, match="403"):
+            opened(
+                f"{server.url}sage-nb/jobmanager/v1/watch".replace("http", "ws", 1),
+                header={"Authorization": f"token {server.token}"},
+            )
+    finally:
+        server.stop()
+
+
 class Browser:
     """Who has logged in with the password, and has cookies."""
 

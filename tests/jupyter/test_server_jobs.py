@@ -22,7 +22,7 @@ from tests.servers import own_folders
 def port(jupyter: JupyterServer) -> Iterator[int]:
     """The port of a server that was started by request."""
     with own_folders(jupyter.folder, runtime=jupyter.runtime):
-        assert jupyter.get("server") == {"address": None, "state": "none", "error": None}
+        assert jupyter.get("server") == {"address": None, "state": "none", "error": None, "may_start": True}
         answer = jupyter.post("server/start")
         assert answer.status == 200, answer
         assert answer.json["state"] == "running"

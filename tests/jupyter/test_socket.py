@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import socket
 import stat
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from sage_nb_jupyter.hub import Hub
+from sage_nb_jupyter.kernels import VARIABLE, KernelSocket
 from tests.jupyter.support import JupyterServer, Page, ServerKernel, until
 
 SNAPSHOT = {"uuid": "20000000-0000-4000-8000-000000000000", "name": "foreign", "status": "running"}
@@ -96,6 +99,23 @@ def test_an_earlier_process_of_the_same_kernel_is_gone(
         assert jupyter.rows()["foreign"]["status"] == "stopped"
 
 
+def test_a_job_of_another_server_is_known_as_long_as_one_kernel_has_it(jupyter: JupyterServer, page: Page) -> None:
+    remote = {**SNAPSHOT, "name": "remote", "uuid": SNAPSHOT["uuid"][:-1] + "2", "server": "elsewhere:1"}
+    with dial(jupyter) as first, dial(jupyter) as second, second.makefile() as heard:
+        say(first, HELLO, {"op": "snapshot", "snapshot": remote})
+        page.row("remote", lambda row: row["status"] == "running")
+        say(second, {**HELLO, "pid": 2}, {"op": "snapshot", "snapshot": {**remote, "items": 1}})
+        page.row("remote", lambda row: row["items"] == 1)
+        say(first, {"op": "gone", "job": remote["uuid"]})
+        assert json.loads(heard.readline()) == {"op": "pace", "job": remote["uuid"], "interval": 1.0}
+        assert jupyter.post(f"jobs/{remote['uuid']}/stop").status == 202
+        assert json.loads(heard.readline()) == {"op": "stop", "job": remote["uuid"]}
+        say(second, {"op": "snapshot", "snapshot": {**remote, "status": "stopping"}})
+        page.row("remote", lambda row: row["status"] == "stopping")
+        say(second, {"op": "gone", "job": remote["uuid"]})
+        page.wait(lambda message: "rows" in message and "remote" not in {row["name"] for row in message["rows"]})
+
+
 def test_nothing_is_left_of_a_server_that_ends(tmp_path: Path) -> None:
     """No file, no process, and no thread of a JobManager server that nobody asked for."""
     server = JupyterServer(tmp_path / "own")
@@ -110,3 +130,25 @@ def test_nothing_is_left_of_a_server_that_ends(tmp_path: Path) -> None:
     server.stop()
     assert not path.exists()
     until(lambda: server.process.poll() is not None)
+
+
+def test_the_socket_of_a_server_that_was_killed_is_removed_by_the_next(jupyter: JupyterServer) -> None:
+    """And no other: one that is listened to, one that is new, and one of another machine."""
+    (alive,) = jupyter.sockets
+    machine = alive.name[:4]
+    names = (f"{machine}dead.sock", f"{machine}late.sock", "elsewhere.sock")
+    dead, new, other = (alive.with_name(name) for name in names)
+    for path in (dead, new, other):
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(path))
+    for path in (dead, other, alive):
+        os.utime(path, (1, 1))
+    own = KernelSocket(cast(Hub, None), str(jupyter.runtime), logging.getLogger(__name__))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "")
+        own.bind()
+        assert own.path in jupyter.sockets
+        own.close()
+    assert set(jupyter.sockets) == {alive, new, other}
+    new.unlink()
+    other.unlink()
