@@ -40,7 +40,7 @@ class JobsWidget(anywidget.AnyWidget):
     """The widget's model: a row for each job (`JobRow`), the newest first, and the commands of its views."""
 
     _esm = _STATIC / "jobs.js"
-    _css = _STATIC / "jobs.css"
+    _css = "".join((_STATIC / name).read_text() for name in ("jobview.css", "jobs.css"))
     kit = traitlets.Unicode().tag(sync=True)
     """The text of the module that it draws with: what comes from a Blob can import no file."""
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)

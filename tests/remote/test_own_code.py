@@ -108,8 +108,8 @@ WAITING = """
 print(job.uuid)
 try:
     job.wait()
-except Exception:
-    pass
+except TooHot:
+    assert job.status == "failed"
 print("done", flush=True)
 """
 
