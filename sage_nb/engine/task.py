@@ -145,6 +145,7 @@ class Task:
         self._woven: Woven | None = None
         self._takes: Takes | None = None
         self._burst = 0
+        self._turn: turns.Turn | None = None
         self._opening = False
         self._leaving = False
         self._gone = False
@@ -254,7 +255,7 @@ class Task:
             try:
                 if opened and not self.attempt.is_stopping():
                     opened = False
-                    turns.join(self)
+                    self._take_turns()
                     self.run()
                 self.leave()
             except LoopEnded:
@@ -273,7 +274,8 @@ class Task:
         try:
             self._close_all()
         finally:
-            turns.leave(self)
+            if self._turn is not None:
+                self._turn.leave()
             self._made = self._takes = None
             self._built, self._stamps = [], []
             self.reader = None
@@ -580,7 +582,7 @@ class Task:
         made = self._made
         assert made is not None
         made.signal(False)  # before looking: a signal that comes after the look stays set for the next item
-        self.attempt.resumed.wait()
+        self._wait_for_turn()
         if self.inbox is None and self.attempt.is_stopping():
             raise LoopEnded
         whole = self._is_cut
@@ -601,12 +603,22 @@ class Task:
         made = self._made
         assert made is not None
         made.signal(False)
-        self.attempt.resumed.wait()
+        self._wait_for_turn()
         self._look()
         if self.is_cut():
             raise LoopEnded
         if self.attempt.is_stopping() or self._burst > 0:
             made.signal(True)
+
+    def _take_turns(self) -> None:
+        if self.stage.head != "async":  # its event loop is not to be held
+            assert self._made is not None
+            self._turn = self._turn or turns.join(partial(self._made.signal, True))
+
+    def _wait_for_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.take()
+        self.attempt.resumed.wait()
 
     def _look(self) -> None:
         """Leave where nothing more may go on, or nobody wants more. Drop what waits where a stop is overdue."""
@@ -699,9 +711,11 @@ class Task:
 
     def stop(self) -> None:
         """Make the loop leave at the next item, or wherever it waits for one."""
-        made = self._made
+        made, turn = self._made, self._turn
         if made is not None:
             made.signal(True)
+        if turn is not None:
+            turn.free()
         if self.inbox is not None:
             self.inbox.rouse()
 
@@ -721,6 +735,8 @@ class Task:
             self._freeze(self.position().lines)
             if not self._leaving and self.thread is not None and self.thread.ident is not None:
                 _raise_in(self.thread.ident, LoopEnded)
+            if self._turn is not None:
+                self._turn.free()
         self._end_lanes()
         self.ready.set()
         self.ended.set()

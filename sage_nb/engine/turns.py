@@ -1,49 +1,189 @@
-"""How long one loop of ours may keep the interpreter while others want it.
+"""Turns at the interpreter, for loops that never wait.
 
-Python hands the interpreter on after 5 ms. Thirty loops that never wait keep whoever comes from elsewhere waiting for
-thirty times that, again and again: a cell that adds two numbers takes seconds, and so does a Stop. So while many loops
-run, each gets a shorter turn, such that one round of all takes about as long as that of a few. When they have ended,
-the interval is what it was; one that somebody sets meanwhile counts as that.
+Python hands the interpreter on after 5 ms, to anybody who waits for it. Thirty loops that never wait keep a cell that
+adds two numbers, a Stop or a message to the page waiting for a round of all thirty, again and again. So while there
+are more than a few loops, a *conductor*, a thread that looks every 10 ms, lets only some of them run at a time: one
+that has used 10 ms of processor time waits in a queue, in front of its next item, until its turn comes again.
+
+Whoever waits by itself, for a source, a channel or a call, uses little and is hardly ever held. Loops that run side by
+side, because their functions let the interpreter go, show in the processor time that they use together: then more of
+them may run, as many as there are processors.
+
+While the conductor is there the interpreter is also handed on after 1 ms. When there are few loops again, the interval
+is what it was; one that somebody sets meanwhile counts as that. Where the system does not tell the time that a thread
+has used, nobody is held.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 
-__all__ = ["join", "leave"]
+__all__ = ["Turn", "join"]
 
 _FEW = 4
-_SHORTEST = 0.0002
+_LEAST = 2
+"""So many loops that never wait may always run."""
+_LOOK = 0.01
+_LOOK_IDLE = 0.1
+_TURN = 0.01
+"""Seconds of processor time."""
+_WAITS = 0.02
+"""Who uses less than this part of the time between two looks waits for something."""
+_INTERVAL = 0.001
+
 _lock = threading.RLock()  # what abandons a task is raised in its thread, wherever that is
-_loops: set[object] = set()
-_before: float | None = None
-_ours: float | None = None
+_conductor: _Conductor | None = None
+_turns: set[Turn] = set()
 
 
-def join(loop: object) -> None:
-    """`loop` runs from now on; a second time changes nothing."""
+class Turn:
+    """One loop's part. `signal` makes the loop call `take()` soon; any thread may call the rest."""
+
+    __slots__ = ("_clock", "_may_run", "_seen", "held", "is_free", "signal", "spent")
+
+    def __init__(self, signal: Callable[[], None]) -> None:
+        self.signal = signal
+        self.is_free = False
+        self.held = False
+        """Whether it has been held, and has used the interpreter at every look since."""
+        self.spent = 0.0
+        self._clock = _clock_of_this_thread()
+        self._seen = self._now()
+        self._may_run = threading.Event()
+        self._may_run.set()
+
+    def take(self) -> None:
+        """Wait for the next turn, where it is not this loop's. Called by the loop."""
+        self._may_run.wait()
+
+    def free(self) -> None:
+        """Never hold it again: it is to end."""
+        self.is_free = True
+        self._may_run.set()
+
+    def leave(self) -> None:
+        """The loop has ended; a second time changes nothing."""
+        self.free()
+        with _lock:
+            _turns.discard(self)
+            ending = _settle()
+        if ending is not None:
+            ending.join()
+
+    def hold(self) -> None:
+        self.held = True
+        self._may_run.clear()
+        if self.is_free:  # since a moment ago
+            self._may_run.set()
+        self.signal()
+
+    def let_run(self) -> None:
+        self._may_run.set()
+
+    def used(self) -> float:
+        """Seconds of processor time since the last call."""
+        now = self._now()
+        used, self._seen = now - self._seen, now
+        return used
+
+    def _now(self) -> float:
+        try:
+            return 0.0 if self._clock is None else time.clock_gettime(self._clock)
+        except OSError:  # its thread has ended
+            return self._seen
+
+
+def join(signal: Callable[[], None]) -> Turn:
+    """A loop runs from now on, on this thread."""
+    turn = Turn(signal)
     with _lock:
-        _loops.add(loop)
-        _share()
+        _turns.add(turn)
+        ending = _settle()
+    assert ending is None
+    return turn
 
 
-def leave(loop: object) -> None:
-    """`loop` has ended; a second time changes nothing."""
-    with _lock:
-        _loops.discard(loop)
-        _share()
+def _settle() -> threading.Thread | None:
+    """Have a conductor where there are many loops, and none where there are few. The thread of one that ends."""
+    global _conductor
+    if len(_turns) > _FEW and _conductor is None:
+        _conductor = _Conductor()
+        _conductor.thread.start()
+    elif len(_turns) <= _FEW and _conductor is not None:
+        ended, _conductor = _conductor, None
+        ended.end()
+        return ended.thread
+    return None
 
 
-def _share() -> None:
-    global _before, _ours
-    now = sys.getswitchinterval()
-    if _ours is not None and abs(now - _ours) > 1e-6:
-        _before = _ours = None  # it is somebody else's
-    if len(_loops) > _FEW:
-        _before = now if _before is None else _before
-        sys.setswitchinterval(max(min(_SHORTEST, _before), _before * _FEW / len(_loops)))
-        _ours = sys.getswitchinterval()
-    elif _before is not None:
-        sys.setswitchinterval(_before)
-        _before = _ours = None
+class _Conductor:
+    def __init__(self) -> None:
+        self.thread = threading.Thread(target=self._conduct, name="sage_nb turns", daemon=True)
+        self._over = threading.Event()
+        self._queue: deque[Turn] = deque()
+        self._side_by_side = _LEAST
+        self._most = max(_LEAST, os.cpu_count() or 1)
+        self._looked = time.monotonic()
+        self._before = sys.getswitchinterval()
+        sys.setswitchinterval(min(_INTERVAL, self._before))
+        self._set = sys.getswitchinterval()
+
+    def end(self) -> None:
+        """Let all run. Called with the lock."""
+        self._over.set()
+        for turn in self._queue:
+            turn.let_run()
+        if sys.getswitchinterval() == self._set:  # else somebody has set it
+            sys.setswitchinterval(self._before)
+
+    def _conduct(self) -> None:
+        pause = _LOOK
+        while not self._over.wait(pause):
+            with _lock:
+                if self._over.is_set():
+                    return
+                pause = self._look()
+
+    def _look(self) -> float:
+        """Hold who has had its turn, and let run whose turn it is. Seconds until the next look."""
+        now = time.monotonic()
+        elapsed, self._looked = now - self._looked, now
+        total = 0.0
+        running = 0
+        self._queue = deque(turn for turn in self._queue if turn in _turns and not turn.is_free)
+        waiting = set(self._queue)
+        for turn in _turns:
+            used = turn.used()
+            total += used
+            if turn in waiting or turn.is_free:
+                continue
+            turn.held = turn.held and used >= _WAITS * elapsed
+            turn.spent += used
+            if turn.spent >= _TURN:
+                turn.spent = 0.0
+                turn.hold()
+                self._queue.append(turn)
+            elif turn.held:
+                running += 1
+        self._allow(total / elapsed)
+        for _ in range(min(len(self._queue), self._side_by_side - running)):
+            self._queue.popleft().let_run()
+        return _LOOK if self._queue or total > _WAITS * elapsed * len(_turns) else _LOOK_IDLE
+
+    def _allow(self, processors: float) -> None:
+        """Find how many may run, from how many processors all loops have kept busy."""
+        each = processors / self._side_by_side
+        if (each > 0.8 or processors < 0.7) and self._side_by_side < self._most:
+            self._side_by_side += 1
+        elif each < 0.6 and processors > 0.7 and self._side_by_side > _LEAST:
+            self._side_by_side -= 1
+
+
+def _clock_of_this_thread() -> int | None:
+    clock_of = getattr(time, "pthread_getcpuclockid", None)
+    return None if clock_of is None else clock_of(threading.get_ident())
