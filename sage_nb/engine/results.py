@@ -76,7 +76,8 @@ class Result(Sequence[Any]):
         return self._snapshot()
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame: of dicts, named tuples and dataclasses one column per field, else one column `value`.
+        """A pandas DataFrame: of dicts, named tuples and dataclasses one column per field, of tuples one per position,
+        else one column `value`.
 
         Items that are frames or tables themselves are put one below the other.
         """
@@ -132,11 +133,15 @@ def write_items(
 
 
 def _of_one_form(items: list[Any]) -> Iterable[Any]:
-    """The items, and where they are records that lack some fields of others, records with None for these."""
+    """The items; where they are records that lack some fields of others, records with None for these; and where
+    single values are among tuples, all as single values."""
     from sage_nb.engine.rows import as_record
+    from sage_nb.pipeline.batches import record_of
 
     records = [record for record in map(as_record, items) if record is not None]
     names = dict.fromkeys(name for record in records for name in record)
+    if 0 < len(records) < len(items) and all(record_of(item) is None for item in items):
+        return ({"value": item} for item in items)
     if len(records) < len(items) or all(len(record) == len(names) for record in records):
         return items
     return ({name: record.get(name) for name in names} for record in records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import numbers
 import time
 import weakref
@@ -12,7 +13,7 @@ from datetime import time as clock
 from typing import Any, Literal
 
 from sage_nb.engine.failure import safe_repr, safe_text
-from sage_nb.pipeline.batches import columns, is_frame, length, narrowed, record_of, split
+from sage_nb.pipeline.batches import columns, is_frame, length, narrowed, row_of, split
 
 __all__ = ["ColumnType", "as_record", "cell_text", "frame_shape", "picture_of", "table_of"]
 
@@ -20,8 +21,8 @@ ColumnType = Literal["number", "text", "time", "duration", "bool"]
 
 
 def as_record(item: Any) -> dict[str, Any] | None:
-    """The item's fields by name, or None where it has no names for them."""
-    record = record_of(item)
+    """The item's fields by name, those of a tuple by position; or None where it has none."""
+    record = row_of(item)
     return None if record is None else {str(key): value for key, value in record.items()}
 
 
@@ -30,11 +31,7 @@ def _fields(item: Any) -> dict[str, Any]:
         record = as_record(item)
     except Exception:  # noqa: BLE001 - keys and attributes of a user's object may raise anything
         record = None
-    if record is not None:
-        return record
-    if isinstance(item, (tuple, list)) and 1 <= len(item) <= 20:
-        return {str(n): value for n, value in enumerate(item)}
-    return {"value": item}
+    return {"value": item} if record is None else record
 
 
 _slow_types: weakref.WeakSet[type] = weakref.WeakSet()
@@ -67,7 +64,7 @@ def cell_text(value: Any, limit: int = 200) -> str:
         if isinstance(value, str):
             text = value[: 2 * limit]
         elif isinstance(value, float):
-            text = f"{value:.6g}"
+            text = _float_text(value)
         elif isinstance(value, (date, clock, timedelta)) or type(value).__name__ in ("datetime64", "timedelta64"):
             text = str(value)
         else:
@@ -76,6 +73,16 @@ def cell_text(value: Any, limit: int = 200) -> str:
         text = _quick_repr(value)
     text = " ".join(text.split()) if any(c in text for c in "\n\r\t") else text
     return safe_text(text, limit)
+
+
+def _float_text(value: float) -> str:
+    """Six figures, and of a large number all before the point and two behind it."""
+    size = abs(value)
+    if not 1e-4 <= size < 1e15:  # also NaN
+        return f"{value:.6g}" if value else str(float(value))
+    decimals = max(2, 5 - math.floor(math.log10(size)))
+    text = f"{value:.{decimals}f}".rstrip("0")
+    return f"{text}0" if text.endswith(".") else text
 
 
 def _last_rows(items: list[Any]) -> list[dict[str, Any]]:

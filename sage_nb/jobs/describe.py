@@ -281,6 +281,7 @@ class Describer:
             rows=rows,
             shape=frame_shape(items[-1]) if items else None,
             picture=picture,
+            kept=len(items) if len(items) < total and result.kind == "show" else None,
         )
         self._tables[result.name] = (total, wanted, view)
         return view

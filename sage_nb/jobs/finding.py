@@ -12,7 +12,7 @@ __all__ = ["find_job"]
 
 _T = TypeVar("_T")
 _NUMBERS = 6
-"""What has more digits is the beginning of a uuid."""
+"""What has more digits is the beginning of a uuid, and no number."""
 
 
 def find_job(
@@ -26,20 +26,24 @@ def find_job(
 ) -> _T:
     """The job with that uuid, number, name (the newest of that name), or beginning of a uuid that no other has.
 
+    Where jobs have numbers, up to six digits are a number, never the beginning of a uuid: `stop 99` stops no other job.
+
     `jobs` maps uuids to jobs, the oldest first. Raises `JobNotFoundError`, which says `nobody`, the name that may have
     been meant, and `advice`.
     """
     if word in jobs:
         return jobs[word]
     newest_first = [*jobs.values()][::-1]
-    if word.isascii() and word.isdecimal() and len(word) <= _NUMBERS:
+    counted = any(number(job) is not None for job in newest_first)
+    counted = counted and word.isascii() and word.isdecimal() and len(word) <= _NUMBERS
+    if counted:
         for job in newest_first:
             if number(job) == int(word):
                 return job
     for job in newest_first:
         if name(job) == word:
             return job
-    matches = [uuid for uuid in jobs if word and uuid.startswith(word)]
+    matches = [] if counted else [uuid for uuid in jobs if word and uuid.startswith(word)]
     if len(matches) == 1:
         return jobs[matches[0]]
     if matches:

@@ -123,6 +123,8 @@ class ResultView(_View, frozen=True, kw_only=True):
     """Rows and columns of the newest item, where that is a frame or a table by itself."""
     picture: str | None = None
     """The newest item as a picture, where it is one: a `data:` address of a PNG or JPEG file."""
+    kept: int | None = None
+    """How many of the items the job still has; None for all."""
 
     @property
     def numeric(self) -> tuple[bool, ...]:

@@ -21,7 +21,7 @@ def run_body(shell: Any, raw_cell: str, body: str, magic: str) -> None:
     if lines[offset:] != body.splitlines():  # the magic was called from code, with a body of its own
         raw_cell, offset = f"{magic}\n{body}", 1
     offset += len(body.splitlines()) - len(body.lstrip("\n\r\t ").splitlines())  # transform_cell() drops them
-    filename = shell.compile.cache(raw_cell, shell.execution_count, raw_code=raw_cell)
+    filename = shell.compile.cache(raw_cell, shell.displayhook.prompt_count, raw_code=raw_cell)
     try:
         tree = ast.parse(shell.transform_cell(body), filename)
     except SyntaxError as exc:

@@ -247,11 +247,16 @@ def dead_letters(letters: DeadLetterView) -> ResultView:
 
 
 def extent(result: ResultView, shown: int) -> str:
-    """How much of a result is shown: `1,234 items, showing the last 20`, `3 items, the newest 9 rows × 2 columns`."""
+    """How much of a result is shown: `1,234 items, showing the last 20`, `1,234 items, keeping the last 50`, `3 items,
+    the newest 9 rows × 2 columns`."""
     said = named_count(result.total, "item")
     newest = f"{said}, " if result.total == 1 else f"{said}, the newest "
     if result.picture is not None:
         return f"{newest}a picture"
+    if result.shape is None and result.kept is not None:
+        return f"{said}, keeping the last {count(result.kept)}" + (
+            "" if shown >= result.kept else f", showing {count(shown)}"
+        )
     if result.shape is None:
         return showing(result.total, shown, "item")
     rows, columns = result.shape

@@ -38,12 +38,14 @@ __all__ = [
     "narrowed",
     "need",
     "record_of",
+    "row_of",
     "rows",
     "split",
 ]
 
 FORMATS = ("list", "numpy", "pandas", "arrow")
 _NEEDS = {"numpy": "numpy", "pandas": "pandas", "arrow": "pyarrow"}
+_MOST_POSITIONS = 20
 _INSTALL = {"pyarrow": "sage-nb[arrow]", "ray": "sage-nb[ray]"}
 
 
@@ -128,6 +130,15 @@ def record_of(item: Any) -> dict[Any, Any] | None:
     if hasattr(type(item), "__struct_fields__"):
         return {name: getattr(item, name, None) for name in item.__struct_fields__}
     return None
+
+
+def row_of(item: Any) -> dict[Any, Any] | None:
+    """What `item` is in the columns of a table: the fields of a record, of a tuple what it holds by position. None for
+    what goes into one column, `value`."""
+    record = record_of(item)
+    if record is None and isinstance(item, tuple) and 1 <= len(item) <= _MOST_POSITIONS:
+        return dict(enumerate(item))
+    return record
 
 
 # Rows, and parts

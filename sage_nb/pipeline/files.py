@@ -36,6 +36,7 @@ from sage_nb.pipeline.batches import (
     length,
     need,
     record_of,
+    row_of,
     rows,
     split,
 )
@@ -205,6 +206,9 @@ class _FileSink(SinkFunction):
         """Write what is held back."""
 
 
+_SINGLE = ("value",)
+
+
 class _TableSink(_FileSink):
     """A file with columns, which are the fields of the first item."""
 
@@ -224,7 +228,8 @@ class _TableSink(_FileSink):
         if isinstance(item, tuple) and self._names is not None and getattr(item, "_fields", None) == self._names:
             self._write_values(item)
             return
-        record = item if type(item) is dict else record_of(item)
+        single = self._names == _SINGLE  # then a tuple is a value like those before it
+        record = item if type(item) is dict else record_of(item) if single else row_of(item)
         self._write_values(self._in_order({"value": item} if record is None else record))
 
     @abstractmethod
@@ -417,10 +422,10 @@ class ParquetSink(_TableSink):
         self._writer: Any = None
 
     def _write_row(self, item: Any) -> None:
-        if isinstance(item, tuple) and not hasattr(item, "_fields"):
+        if isinstance(item, tuple) and (self._names == _SINGLE or row_of(item) is None):
             raise TypeError(
-                "to_parquet: items are dicts, named tuples or dataclasses, whose fields are the columns, not "
-                f"{type(item).__name__}; make a dict of each in a map() before"
+                f"to_parquet: a tuple of {len(item)} after single values, or with no or too many values, has no "
+                "columns; make a dict of each item in a map() before"
             )
         super()._write_row(item)
 

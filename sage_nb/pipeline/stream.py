@@ -331,8 +331,8 @@ class DataStream:
     ) -> Self:
         """Write each item as a row of a CSV file.
 
-        The first item's fields (of a dict, named tuple or dataclass; of anything else `value`) are the columns. The
-        file appears under its name when it is complete.
+        The first item's fields (of a dict, named tuple or dataclass; of a tuple its positions; of anything else
+        `value`) are the columns. The file appears under its name when it is complete.
         """
         return self._file("to_csv", CsvSink, path, {"encoding": encoding, "delimiter": delimiter}, name)
 

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -370,7 +370,8 @@ class RemoteRun:
 
     def _print(self, head: protocol.Output) -> None:
         """The job's process has seen to it that this is no more than a cell can show."""
-        with self._thread_context():
+        # Who read what is printed may have left, as of `sage-nb job watch 3 | head`; the command itself ends by that.
+        with self._thread_context(), suppress(BrokenPipeError):
             print(head.text, end="", file=sys.stderr if head.stream == "stderr" else sys.stdout, flush=True)
 
     def _become(self, status: str, head: protocol.State | None = None) -> None:

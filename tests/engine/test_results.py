@@ -107,6 +107,10 @@ def test_a_result_is_written_as_csv(tmp_path: Path) -> None:
     assert file.read_text() == 'a;b;c\n1;"x;y";\n;;2.5\n'
     result_of(Point(1, 2), Point(3, 4)).to_csv(file)
     assert file.read_text() == "x,y\n1,2\n3,4\n"
+    result_of(("a", 1), ("b", 2)).to_csv(file)
+    assert file.read_text() == "0,1\na,1\nb,2\n"
+    result_of((1, 2), 3).to_csv(file)
+    assert file.read_text() == 'value\n"(1, 2)"\n3\n'
     result_of().to_csv(file)
     assert file.read_text() == ""
     assert list(tmp_path.iterdir()) == [file]
@@ -117,6 +121,8 @@ def test_a_result_is_written_as_parquet(tmp_path: Path) -> None:
     file = tmp_path / "out.parquet"
     result_of({"a": 1}, {"a": 2, "b": "x"}).to_parquet(file)
     assert pq.read_table(file).to_pylist() == [{"a": 1, "b": None}, {"a": 2, "b": "x"}]
+    result_of(("x", 1), ("y", 2)).to_parquet(file)
+    assert pq.read_table(file).to_pylist() == [{"0": "x", "1": 1}, {"0": "y", "1": 2}]
     result_of(7, 8).to_parquet(file)
     assert pq.read_table(file).to_pylist() == [{"value": 7}, {"value": 8}]
 

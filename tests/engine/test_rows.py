@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import math
 from collections import namedtuple
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -68,7 +69,30 @@ def test_columns_have_the_type_of_what_they_hold() -> None:
 def test_text_is_one_bounded_line() -> None:
     assert cell_text("a\n  b\tc") == "a b c"
     assert len(cell_text("x" * 10_000)) == 200
-    assert cell_text(0.1 + 0.2) == "0.3"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1 + 0.2, "0.3"),
+        (1 / 3, "0.333333"),
+        (1_297_050.456, "1297050.46"),  # money
+        (1_795_820_000.125, "1795820000.12"),  # seconds since the epoch
+        (13.0, "13.0"),
+        (-4.2, "-4.2"),
+        (123.456789, "123.457"),
+        (0.00012345678, "0.000123457"),
+        (1.5e-7, "1.5e-07"),
+        (2.5e18, "2.5e+18"),
+        (0.0, "0.0"),
+        (-0.0, "-0.0"),
+        (math.nan, "nan"),
+        (-math.inf, "-inf"),
+        (999_999.999, "1000000.0"),
+    ],
+)
+def test_a_number_is_shown_with_all_that_stands_before_its_point(value: float, text: str) -> None:
+    assert cell_text(value) == text
 
 
 def test_a_table_is_bounded_in_width() -> None:

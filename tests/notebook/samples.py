@@ -103,6 +103,7 @@ def _delays(rows: int) -> ResultView:
         name="delays",
         kind="show",
         total=max(rows, 1_000_000),
+        kept=rows + 7,
         columns=columns,
         types=("text", "number", "number", "text"),
         rows=table,

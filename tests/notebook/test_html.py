@@ -125,7 +125,7 @@ def test_results_hold_the_last_twenty_rows() -> None:
     """A saved notebook stays small, and says what it leaves out."""
     html = render_html(SAMPLES["running"])
     assert html.count("<td") == 20 * 4 + 6 * len(words.columns(SAMPLES["running"].operators))
-    assert "1,000,000 items, showing the last 20" in html
+    assert "1,000,000 items, keeping the last" in html
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -96,7 +96,7 @@ def test_the_failing_line_is_marked() -> None:
 
 def test_results_say_how_many_rows_and_columns_are_left_out() -> None:
     """A table that does not fit loses columns on the right and rows at the top, and says so."""
-    assert "delays: 1,000,000 items, showing the last 10" in render_text(SAMPLES["running"])
+    assert "delays: 1,000,000 items, keeping the last" in render_text(SAMPLES["running"])
     assert "… and 24 more columns" in render_text(SAMPLES["results"], 80)
 
 

@@ -504,16 +504,22 @@ def test_frames_of_other_types_lose_no_value(tmp_path: Path) -> None:
         assert pd.read_parquet(tmp_path / "frames")["v"].tolist() == [first]
 
 
-def test_tuples_are_no_rows_of_a_parquet_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("items", [[()], [tuple(range(21))], [1, (1, 2)]])
+def test_a_tuple_without_columns_is_no_row_of_a_parquet_file(tmp_path: Path, items: list[Any]) -> None:
     pytest.importorskip("pyarrow")
     env = sage_nb.LocalEnvironment("tuples")
-    env.from_batch([(1, "a"), (2, "b")]).to_parquet(tmp_path / "out.parquet")
-    with pytest.raises(TypeError, match=r"to_parquet: items are dicts, .* not tuple; make a dict of each in a map"):
+    env.from_batch(items).to_parquet(tmp_path / "out.parquet")
+    with pytest.raises(TypeError, match=r"to_parquet: a tuple of \d+ .*; make a dict of each item in a map"):
         env.submit(autostop=True)
 
 
-def test_tuples_are_values_also_at_the_beginning(tmp_path: Path) -> None:
-    assert csv_of(tmp_path, (1, 2), 3) == 'value\n"(1, 2)"\n3\n'
+def test_of_tuples_the_positions_are_the_columns(tmp_path: Path) -> None:
+    assert csv_of(tmp_path, ("a", 2), ("b", 3)) == "0,1\na,2\nb,3\n"
+    sink = begun(CsvSink(str(tmp_path / "mixed.csv")))
+    sink.execute((1, 2))
+    with pytest.raises(ValueError, match="an item has the fields 'value', but the first one had 0, 1"):
+        sink.execute(3)
+    sink.close()
 
 
 def test_parquet_memory_holds_one_group(tmp_path: Path) -> None:

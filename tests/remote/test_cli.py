@@ -357,6 +357,21 @@ def test_a_reader_that_leaves_early_is_no_error(server: Notice, done: Job) -> No
         assert process.wait(LIMIT) in (0, 141)
 
 
+def test_a_reader_that_leaves_a_job_that_prints_is_no_error(server: Notice, running: Job) -> None:
+    env = RemoteEnvironment("prints", port=server.port)
+    env.from_source(lambda: "a line", delay=0.01).print()
+    job = env.submit()
+    with begun("job", "watch", job.uuid, "--port", server.port) as process:
+        assert process.stdout is not None
+        while "a line" not in process.stdout.readline():
+            continue
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(LIMIT) == 141
+    job.stop()
+
+
 # Scripts
 
 SCRIPT = """

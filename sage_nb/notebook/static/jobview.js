@@ -20,7 +20,8 @@
  * @typedef {{key: string, start: number, end: number, path: string, head: string, back: boolean}} EdgePlace
  * @typedef {{name: string, type: string, state: string, calls: number, note: string | null}} Service
  * @typedef {{name: string, kind: string, total: number, columns: string[], types: string[], rows: string[][],
- *   shape: [number, number] | null, picture: string | null}} Result
+ *   shape: [number, number] | null, picture: string | null,
+ *   kept: number | null}} Result
  * @typedef {{operator: string, total: number, rows: string[][]}} DeadLetters
  * @typedef {{time: number, level: string, source: string, text: string}} Log
  * @typedef {{total: number, held: number, lines: string[]}} Output
@@ -115,12 +116,15 @@ export const words = {
   /** Dead letters in the form of a result. @param {DeadLetters} letters @returns {Result} */
   deadLetters: (letters) => ({
     name: `Dead letters of ${letters.operator}`, kind: "show", total: letters.total, columns: ["item", "error"],
-    types: ["text", "text"], rows: letters.rows, shape: null, picture: null,
+    types: ["text", "text"], rows: letters.rows, shape: null, picture: null, kept: null,
   }),
   /** How much of a result is shown. @param {Result} result @param {number} shown */
   extent(result, shown) {
     const newest = result.total === 1 ? ", " : ", the newest ";
     if (result.picture !== null) return words.namedCount(result.total, "item") + newest + "a picture";
+    if (!result.shape && result.kept)
+      return `${words.namedCount(result.total, "item")}, keeping the last ${words.count(result.kept)}` +
+        (shown >= result.kept ? "" : `, showing ${words.count(shown)}`);
     if (!result.shape) return words.showing(result.total, shown, "item");
     const [rows, columns] = result.shape;
     return words.namedCount(result.total, "item") + newest +
@@ -776,7 +780,7 @@ function resultNode(caption, ended, formats, download) {
 /** Asks for a result as a file, and saves what comes.
  * @param {string} name @param {string} format @param {() => void} ask */
 function fileButton(name, format, ask) {
-  const hint = `Download all of ${name} as ${FORMATS[format]}`;
+  const hint = `Download what ${name} holds as ${FORMATS[format]}`;
   const press = h("button", { type: "button", title: hint }, FORMATS[format]), said = h("span", { role: "status" });
   const show = (/** @type {boolean} */ busy, /** @type {string} */ text) => {
     say(press, busy ? "preparing…" : FORMATS[format]);
