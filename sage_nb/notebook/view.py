@@ -1,8 +1,8 @@
 """The live view of a job in a cell.
 
 One widget model per job. A single thread, the pump, sends each live job's whole snapshot, the newest one only:
-eight times a second at most, less often when there are many jobs or when no view is in sight. It lives as long as
-there is a job to watch. When a job ends, its view gets the last snapshot, and the cell's output is replaced by HTML
+eight times a second at most; less often when no view is in sight, or where all together would be too many for the page
+or take more than a fiftieth of a processor. It lives as long as there is a job to watch. When a job ends, its view gets the last snapshot, and the cell's output is replaced by HTML
 and text, which need no kernel.
 
 Flow control. Nothing is queued: a snapshot is made when it is sent, so that a slow page gets fewer of them and none
@@ -40,6 +40,8 @@ __all__ = ["JobView", "settings", "show_job", "static_bundle"]
 _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
 _MESSAGES_PER_SECOND = 45  # with 30 views; what these say of themselves, and is answered, makes it less than 60
+_SHARE = 0.02
+"""Of one processor, for the snapshots of all views together."""
 _OUT_OF_SIGHT = 1.0
 _NOBODY = 10.0
 _GRACE = 15.0  # seconds without a word after which a view counts as gone
@@ -107,11 +109,13 @@ class JobView:
         self._job._listen(self._job_changed)
         _pump.add(self)
 
-    def due(self, live: int) -> float:
-        """The moment, on the monotonic clock, at which the next snapshot may go out."""
-        return self._last + max(self._interval(), live / _MESSAGES_PER_SECOND)
+    def due(self, stretch: float) -> float:
+        """The moment, on the monotonic clock, at which the next snapshot may go out; `stretch`: times as late as if
+        this view were the only one."""
+        return self._last + self.interval() * stretch
 
-    def _interval(self) -> float:
+    def interval(self) -> float:
+        """Seconds between two snapshots."""
         now, views = time.monotonic(), list(self._views.values())  # which other threads change
         if any(seen and now - said < _GRACE for seen, said in views):
             return _INTERVAL
@@ -226,6 +230,8 @@ class _Pump:
         self._kept: list[JobView] = []
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
+        self._cost = 0.0
+        """Seconds of processor time that a snapshot takes, about."""
 
     def add(self, view: JobView) -> None:
         with self._lock:
@@ -251,17 +257,21 @@ class _Pump:
                     self._thread = None
                     return
                 live = list(self._live)
+            rate = sum(1 / view.interval() for view in live)
+            stretch = max(1.0, rate / _MESSAGES_PER_SECOND, rate * self._cost / _SHARE)
             now = time.monotonic()
             for view in live:
-                if view.ended() or now >= view.due(len(live)):
+                if view.ended() or now >= view.due(stretch):
                     self._send(view)
-            wait = min((view.due(len(live)) for view in live), default=now) - time.monotonic()
+            wait = min((view.due(stretch) for view in live), default=now) - time.monotonic()
             if wait > 0:
                 self._woken.wait(wait)
 
     def _send(self, view: JobView) -> None:
+        began = time.thread_time()
         try:
             last = view.send()
+            self._cost += (time.thread_time() - began - self._cost) / 8
         except Exception as exc:  # noqa: BLE001 - one view that cannot be sent must not end all others
             view.tell(f"its view could not be sent, and is given up: {headline(exc)}")
             last = True
