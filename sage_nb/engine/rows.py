@@ -8,6 +8,7 @@ import math
 import numbers
 import time
 import weakref
+from collections.abc import Iterable
 from datetime import date, timedelta
 from datetime import time as clock
 from typing import Any, Literal
@@ -56,15 +57,15 @@ def _quick_repr(value: Any) -> str:
     return text
 
 
-def cell_text(value: Any, limit: int = 200) -> str:
-    """A value as the text of a table's cell, on one line."""
+def cell_text(value: Any, limit: int = 200, decimals: int = 0) -> str:
+    """A value as the text of a table's cell, on one line; a float with so many decimals at least."""
     if value is None:
         return ""
     try:
         if isinstance(value, str):
             text = value[: 2 * limit]
         elif isinstance(value, float):
-            text = _float_text(value)
+            text = _float_text(value, decimals)
         elif isinstance(value, (date, clock, timedelta)) or type(value).__name__ in ("datetime64", "timedelta64"):
             text = str(value)
         else:
@@ -75,14 +76,20 @@ def cell_text(value: Any, limit: int = 200) -> str:
     return safe_text(text, limit)
 
 
-def _float_text(value: float) -> str:
-    """Six figures, and of a large number all before the point and two behind it."""
+def _float_text(value: float, decimals: int = 0) -> str:
+    """Six figures, and of a large number all before the point and two behind it; with so many decimals at least."""
     size = abs(value)
-    if not 1e-4 <= size < 1e15:  # also NaN
-        return f"{value:.6g}" if value else str(float(value))
-    decimals = max(2, 5 - math.floor(math.log10(size)))
-    text = f"{value:.{decimals}f}".rstrip("0")
-    return f"{text}0" if text.endswith(".") else text
+    if value and not 1e-4 <= size < 1e15:  # also NaN
+        return f"{value:.6g}"
+    most = max(2, 5 - math.floor(math.log10(size))) if value else 1
+    whole, _, rest = f"{value:.{max(most, decimals)}f}".partition(".")
+    return f"{whole}.{rest[:decimals] + rest[decimals:].rstrip('0') or '0'}"
+
+
+def _decimals(values: Iterable[Any]) -> int:
+    """How many decimals the floats of a column need, so that their points are one below the other."""
+    texts = [_float_text(value) for value in values if type(value) is float or type(value).__name__ == "float64"]
+    return max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
 
 
 def _last_rows(items: list[Any]) -> list[dict[str, Any]]:
@@ -202,11 +209,15 @@ def table_of(
     records = [_fields(item) for item in items] if not items or not _is_table(items[-1]) else _last_rows(items)
     names = list(dict.fromkeys(name for record in records for name in record))[:_MAX_COLUMNS]
     types = tuple(_type_of([record.get(c) for record in records]) for c in names)
+    decimals = [_decimals(record.get(c) for record in records) for c in names]
     stop_at = time.perf_counter() + _TABLE_TIME
     rows: list[tuple[str, ...]] = []
     held = 0
     for record in reversed(records):
-        row = tuple(cell_text(record.get(c)) if time.perf_counter() < stop_at else "…" for c in names)
+        row = tuple(
+            cell_text(record.get(c), decimals=many) if time.perf_counter() < stop_at else "…"
+            for c, many in zip(names, decimals, strict=True)
+        )
         held += sum(map(len, row)) + 4 * len(row)
         if size is not None and held > size and len(rows) >= _LEAST_ROWS:
             break

@@ -71,10 +71,11 @@ class Control:
         """The checkbox that says whether there is a value; None where there has to be one."""
         if optional:
             self.given = ipywidgets.Checkbox(
-                value=True, indent=False, tooltip=f"give {name}", layout=ipywidgets.Layout(width="24px")
-            )
+                value=True, indent=False, description="given", tooltip=f"give {name}",
+                layout=ipywidgets.Layout(width="auto", margin="2px 8px"),
+            )  # fmt: skip
             self.given.observe(self._enable, "value")
-            parts.insert(0, self.given)
+            parts.append(self.given)
         if help:
             parts.append(ipywidgets.Label(help, layout=ipywidgets.Layout(flex="1 1 160px", overflow="visible")))
         self.row = ipywidgets.HBox(parts, layout=ipywidgets.Layout(flex_flow="row wrap", align_items="baseline"))

@@ -2,8 +2,8 @@
 
 One widget model per job. A single thread, the pump, sends each live job's whole snapshot, the newest one only:
 eight times a second at most; less often when no view is in sight, or where all together would be too many for the page
-or take more than a fiftieth of a processor. It lives as long as there is a job to watch. When a job ends, its view gets the last snapshot, and the cell's output is replaced by HTML
-and text, which need no kernel.
+or take more than a fiftieth of a processor. It lives as long as there is a job to watch. When a job ends, its view
+gets the last snapshot, and the cell's output is replaced by HTML and text, which need no kernel.
 
 Flow control. Nothing is queued: a snapshot is made when it is sent, so that a slow page gets fewer of them and none
 that is old. The views say whether they are in sight (`{command: "view", id, visible}`), when that changes and every

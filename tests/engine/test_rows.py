@@ -71,6 +71,14 @@ def test_text_is_one_bounded_line() -> None:
     assert len(cell_text("x" * 10_000)) == 200
 
 
+def test_the_points_of_a_column_are_one_below_the_other() -> None:
+    """Each number with its own digits, none made up."""
+    _, _, rows = table_of([{"a": a} for a in (6.41, 8.7, 1_297_050.456789, 4, math.nan, 1e-9, 0.0, "x")])
+    assert [cell for (cell,) in rows] == ["6.41", "8.70", "1297050.46", "4", "nan", "1e-09", "0.00", "x"]
+    _, _, rows = table_of([(1 / 3,), (1_297_050.456789,)])
+    assert rows == (("0.333333",), ("1297050.456789",))
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
