@@ -35,7 +35,7 @@ from sage_nb.pipeline.checks import (
 )
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
-from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec
+from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
 from sage_nb.pipeline.requests import ReplySink, number_of
 from sage_nb.pipeline.windows import AGGREGATES, Session, Sliding, Tumbling, WindowSpec, duration
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "WindowedStream"]
 
 _PLAIN = Settings()
+_ROWS, _LATEST_ROWS = 10, 200
 _KEYED = ("reduce", "count", "sum", "process", "interval_join")
 _HINTS = {
     **dict.fromkeys(_KEYED, "call keyby() first"),
@@ -312,18 +313,25 @@ class DataStream:
         self._add("print", str(prefix), name, "print")
         return self
 
-    def collect(self, name: str) -> Self:
-        """Keep all items as `job.results[name]`. The one operator whose memory grows with the stream."""
-        self._env._graph.claim_result(name, "collect")
-        self._add("collect", name, None, name)
+    def collect(self, name: str, *, latest: bool = False) -> Self:
+        """Keep all items as `job.results[name]`. The one operator whose memory grows with the stream.
+
+        With `latest=True`, behind a `keyby`, only the newest item of each key, in the order in which the keys first
+        came; memory grows with the number of keys.
+        """
+        self._result("collect", ResultSpec(name, None, self._latest("collect", name, latest)))
         return self
 
-    def show(self, name: str, rows: int = 10) -> Self:
-        """Keep the last `rows` items as `job.results[name]`, and show them while the job runs."""
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+    def show(self, name: str, rows: int | None = None, *, latest: bool = False) -> Self:
+        """Keep the last `rows` items, 10 unless given, as `job.results[name]`, and show them while the job runs.
+
+        With `latest=True`, behind a `keyby`, keep what `collect(name, latest=True)` does: the table has a row for each
+        key, which changes as its items come; `rows` is how many it has at most, 200 unless given.
+        """
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
             raise PipelineError(f"show: rows is a whole number, 1 or more, not {rows!r}")
-        self._env._graph.claim_result(name, "show")
-        self._add("show", (name, rows), None, name)
+        newest = self._latest("show", name, latest)
+        self._result("show", ResultSpec(name, rows or (_LATEST_ROWS if newest else _ROWS), newest))
         return self
 
     def to_csv(
@@ -351,6 +359,23 @@ class DataStream:
         return self._file("to_parquet", ParquetSink, path, {"rows_per_group": rows_per_group}, name)
 
     # How it is done
+
+    def _result(self, kind: str, spec: ResultSpec) -> None:
+        self._env._graph.claim_result(spec.name, kind)
+        self._add(kind, spec, None, spec.name)
+
+    def _latest(self, kind: str, name: str, latest: bool) -> bool:
+        """Whether only the newest item of each key is kept. Raises `PipelineError` where there are no keys."""
+        if not isinstance(latest, bool):
+            raise PipelineError(f"{kind}: latest is True or False, not {latest!r}")
+        graph = self._env._graph
+        for one in self._inputs if latest else ():
+            if graph.keyed_by(graph.operators[one]) is None:
+                raise PipelineError(
+                    f"{kind} {name!r}: latest=True keeps the newest item of each key, but the stream behind "
+                    f"{graph.operators[one].name!r} has no key; call keyby() first"
+                )
+        return latest
 
     def _file(self, kind: str, cls: Any, path: Any, kw: dict[str, Any], name: str | None) -> Self:
         target = check_target(kind, path, kw)
