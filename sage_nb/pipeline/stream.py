@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.batches import batch_spec
@@ -35,6 +35,7 @@ from sage_nb.pipeline.checks import (
 )
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
+from sage_nb.pipeline.missing import STREAM, missing
 from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
 from sage_nb.pipeline.requests import ReplySink, number_of
 from sage_nb.pipeline.windows import AGGREGATES, Session, Sliding, Tumbling, WindowSpec, duration
@@ -47,10 +48,11 @@ __all__ = ["ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "Win
 _PLAIN = Settings()
 _ROWS, _LATEST_ROWS = 10, 200
 _KEYED = ("reduce", "count", "sum", "process", "interval_join")
-_HINTS = {
-    **dict.fromkeys(_KEYED, "call keyby() first"),
-    **dict.fromkeys(("comap", "join"), "call connect() first"),
-}
+_AGGREGATE = dict.fromkeys(
+    ("aggregate", "agg"), "a window has it, window(...).aggregate(), and a key has count(), sum() and reduce()"
+)
+_CONNECT = dict.fromkeys(("comap", "join"), "call connect() first")
+_HINTS = {**dict.fromkeys(_KEYED, "call keyby() first"), **_CONNECT, **_AGGREGATE}
 """What to do before an operator that a stream does not have."""
 _STRATEGIES = ("hash", "broadcast", "round_robin")
 
@@ -59,6 +61,7 @@ class DataStream:
     """A stream of items; made by an environment's `from_...` methods and by other streams."""
 
     __slots__ = ("_env", "_inputs")
+    _hints: ClassVar[dict[str, str]] = _HINTS
 
     def __init__(self, env: BaseEnvironment, inputs: tuple[int, ...]) -> None:
         self._env = env
@@ -70,7 +73,7 @@ class DataStream:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            raise _missing(self, name, _HINTS.get(name, ""))
+            raise missing(self, name, self._hints, STREAM)
 
     @property
     def name(self) -> str:
@@ -415,6 +418,7 @@ class KeyedStream(DataStream):
     """A stream whose items have a key, which they keep until the next `keyby`."""
 
     __slots__ = ()
+    _hints: ClassVar[dict[str, str]] = {**_CONNECT, **_AGGREGATE}
 
     def reduce(
         self,
@@ -546,11 +550,7 @@ class ConnectedStreams(DataStream):
     """Several streams together: every operator of a `DataStream` sees them merged, in the order of their arrival."""
 
     __slots__ = ()
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise _missing(self, name, "map or keyby the merged stream first" if name in _KEYED else "")
+    _hints: ClassVar[dict[str, str]] = {**dict.fromkeys(_KEYED, "map or keyby the merged stream first"), **_AGGREGATE}
 
     def comap(
         self,
@@ -631,8 +631,7 @@ class WindowedStream:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            is_operator = not name.startswith("_") and hasattr(KeyedStream, name)
-            raise _missing(self, name, "end the window with count(), sum() or aggregate() first" if is_operator else "")
+            raise missing(self, name, _WINDOWED, _WINDOW_WORDS)
 
     def count(
         self,
@@ -720,9 +719,11 @@ class WindowedStream:
         return self._stream._stream(self._operator)
 
 
-def _missing(stream: Any, name: str, hint: str) -> AttributeError:
-    text = f"{type(stream).__name__!r} object has no attribute {name!r}"
-    return AttributeError(f"{text}; {hint}" if hint else text, name=name, obj=stream)
+_WINDOW_WORDS = dict.fromkeys(("agg", "apply", "fold", "reduce"), "aggregate")
+_WINDOWED = dict.fromkeys(
+    [one for one in (*dir(KeyedStream), *STREAM) if one[0] != "_" and one not in _WINDOW_WORDS],
+    "end the window with count(), sum() or aggregate() first",
+)
 
 
 def _expiry(kind: str, value: float | timedelta | None) -> float | None:

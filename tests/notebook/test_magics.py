@@ -176,6 +176,14 @@ def test_env_is_bound_and_python_variables_are_not_expanded(shared: Kernel) -> N
         ("%%sage_submit x\nenv.from_batch([1]).map(lambda: 1)", "called with one argument"),
         ("%%sage_submit x\nenv.from_batch([1], name='a').map(str, name='a')", "another operator is called 'a' already"),
         ("%%sage_submit x\nenv.from_batch([1]).collect('r').show('r')", "another result is called 'r' already"),
+        (
+            "%%sage_submit x\n\nenv.from_cvs('x')",
+            r"no 'from_cvs'; did you mean 'from_csv'\? \(Cell In\[\d+\], line 3\)",
+        ),
+        (
+            "%%sage_submit x\nenv.from_batch([1]).groupby(len)",
+            r"DataStream has no 'groupby'; did you mean 'keyby'\? \(Cell",
+        ),
         ("%sage_submit nothing_like_it", "nothing_like_it is not defined"),
         ("%sage_stop beef", "no job goes by 'beef'"),
         ("%sage_stop", "takes the id of a job, or --all"),
@@ -196,6 +204,20 @@ def test_an_error_in_the_body_submits_nothing_and_names_the_line(shared: Kernel)
     assert reply.error[0] == "NameError"
     assert re.search(r"line 3", reply.traceback)
     assert shared.run("env.job is None").result == "True"
+
+
+def test_a_misspelt_method_in_another_cell_is_shown_without_our_frames(shared: Kernel) -> None:
+    for code in (
+        "LocalEnvironment('x').from_cvs('x')",
+        "LocalEnvironment('x').from_batch([1]).window(Tumbling(1)).cuont()",
+    ):
+        reply = shared.run(f"from sage_nb import *\n{code}")
+        assert reply.error is not None
+        assert reply.error[0] == "AttributeError"
+        assert "did you mean" in reply.error[1]
+        assert "line 2" in reply.traceback
+        assert "sage_nb/" not in reply.traceback
+        assert "Unexpected" not in reply.stdout
 
 
 def test_a_syntax_error_names_the_line_of_the_cell(shared: Kernel) -> None:
