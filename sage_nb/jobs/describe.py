@@ -32,7 +32,7 @@ from sage_nb.jobs.snapshot import (
 )
 from sage_nb.pipeline.graph import Operator
 
-__all__ = ["Describer", "error_view"]
+__all__ = ["Describer", "error_view", "result_view"]
 
 _WINDOW = 2.0
 _SPACING = 0.2
@@ -276,7 +276,7 @@ class Describer:
         picture = self._picture(result, total)
         if cached is not None and (before, shown, cached.picture) == (total, wanted, picture):
             return cached
-        view = self._view(result, total, result.tail(wanted), picture)
+        view = result_view(result, total, result.tail(wanted), picture, self._room())
         self._tables[result.name] = (total, wanted, view)
         return view
 
@@ -288,22 +288,13 @@ class Describer:
         before, shown, view = self._newest.get(result.name, (-1, [], None))
         same = before == came and len(items) == len(shown) and all(map(is_, items, shown))
         if view is None or view.total != total or not same:
-            view = self._view(result, total, items, None)
+            view = result_view(result, total, items, None, self._room())
             self._newest[result.name] = (came, items, view)
         return view
 
-    def _view(self, result: Result, total: int, items: list[Any], picture: str | None) -> ResultView:
-        columns, types, rows = table_of(items, _RESULT_SIZE // len(self._job.results))
-        return ResultView(
-            name=result.name,
-            kind=result.kind,
-            total=total,
-            columns=columns,
-            types=types,
-            rows=rows,
-            shape=frame_shape(items[-1]) if items else None,
-            picture=picture,
-        )
+    def _room(self) -> int:
+        """Characters that the rows of one result may have."""
+        return _RESULT_SIZE // len(self._job.results)
 
     def _picture(self, result: Result, total: int) -> str | None:
         """The newest item as a picture. One that takes long to make is made less often, and again at the end."""
@@ -322,6 +313,23 @@ class Describer:
         if failure is not None:
             return error_view(failure)
         return None if error is None else ErrorView(type=type(error).__name__, message=safe_text(safe_str(error)))
+
+
+def result_view(
+    result: Result, total: int, items: list[Any], picture: str | None = None, room: int = _RESULT_SIZE
+) -> ResultView:
+    """The last `items` of a result, as views show them: at most `room` characters of them, but ten rows at least."""
+    columns, types, rows = table_of(items, room)
+    return ResultView(
+        name=result.name,
+        kind=result.kind,
+        total=total,
+        columns=columns,
+        types=types,
+        rows=rows,
+        shape=frame_shape(items[-1]) if items else None,
+        picture=picture,
+    )
 
 
 def error_view(failure: Failure) -> ErrorView:

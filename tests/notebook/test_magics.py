@@ -414,6 +414,23 @@ Explanation("plan", (StageLine(1, ("a",), ("source",)),), JobSnapshot(
 """
 
 
+def test_a_result_is_shown_as_a_table(shared: Kernel) -> None:
+    rows = "env.from_batch([{'n': n, 'text': 'x' * 90} for n in range(30)]).collect('rows')"
+    shared.run(f"%%sage_submit rows --wait -o job\n{rows}")
+    (shown,) = shared.run("job.results['rows']").of("execute_result")
+    lines = shown["data"]["text/plain"].splitlines()
+    assert lines[0] == "rows: 30 items, showing the last 10"
+    assert lines[-1].split()[0] == "29"
+    assert max(map(len, lines)) <= 80
+    html = shown["data"]["text/html"]
+    assert html.count("<tr") == 21
+    assert "30 items, showing the last 20" in html
+    assert shared.run("[job.results['rows']]").result == "[<Result 'rows': 30 items>]"
+    assert shared.run("repr(job.results['rows'])").result == "\"<Result 'rows': 30 items>\""
+    shared.run("%%sage_submit none --wait -o job\nenv.from_batch([]).collect('none')")
+    assert shared.run("job.results['none']").result == "none: 0 items"
+
+
 def test_a_plan_is_shown_with_its_picture(kernel: Start) -> None:
     """Where the extension is loaded; without it, the text is there."""
     k = kernel()
