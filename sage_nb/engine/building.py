@@ -13,11 +13,13 @@ from sage_nb.engine.batches import Batcher, rows
 from sage_nb.engine.joins import IntervalJoin
 from sage_nb.engine.loops import Node, gather
 from sage_nb.engine.nodes import function_of
+from sage_nb.engine.results import Latest, Result
 from sage_nb.engine.windows import Windows, make_windows
 from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.context import Context
 from sage_nb.pipeline.functions import FlatMapFunction
 from sage_nb.pipeline.graph import Operator
+from sage_nb.pipeline.operators import RESULTS
 
 __all__ = ["Built", "Host", "build"]
 
@@ -31,8 +33,8 @@ class Host(Protocol):
     def context(self, op: Operator) -> Context:
         """A context for a function that is no class."""
 
-    def append_to(self, name: str) -> Callable[[Any], None]:
-        """What keeps an item as a result."""
+    def result(self, name: str) -> Result:
+        """What keeps items as a result."""
 
     def emit(self, index: int, items: Any) -> None:
         """Let items come out of a node."""
@@ -71,8 +73,9 @@ def build(host: Host, index: int, op: Operator, node: Node, above: Node) -> Buil
         return Built(other=float(op.spec))
     if kind == "print":
         return Built(partial(builtins.print, op.spec) if op.spec else builtins.print)
-    if kind in ("collect", "show"):
-        return Built(host.append_to(op.spec if kind == "collect" else op.spec[0]))
+    if kind in RESULTS:
+        result = host.result(op.spec.name)
+        return Built(other=result.newest) if isinstance(result, Latest) else Built(result.append)
     if kind in ("future", "late"):
         return Built()
     if kind == "window":

@@ -65,7 +65,7 @@ class Node(NamedTuple):
     Others: `pass`, `map`, `filter`, `flatmap` (of a function that may well return lists), `flatmap_each` (of one that
     does not), `comap`, `keyby`, `reduce`, `count`, `sum` (`columns` is `v` with a function of the value), `results`
     (gives what comes of an item, mostly nothing), `emitter` and `late` (emit from outside only), `take`, `sink`,
-    `append` (to a channel), `send`.
+    `latest` (keeps the item by its key), `append` (to a channel), `send`.
     """
 
     kind: str

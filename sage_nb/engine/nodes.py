@@ -11,7 +11,7 @@ from sage_nb.engine.stages import SINKS, Edge, Member, Stage, is_pool, is_timed
 from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.functions import FlatMapFunction
 from sage_nb.pipeline.graph import Operator
-from sage_nb.pipeline.operators import ProcessSpec
+from sage_nb.pipeline.operators import RESULTS, ProcessSpec
 
 __all__ = ["emits_many", "function_of", "nodes_of"]
 
@@ -113,7 +113,7 @@ def _given(stage: Stage, op: Operator, direct: bool) -> str:
 
 def _kind(op: Operator) -> str:
     if op.kind in SINKS:
-        return "sink"
+        return "latest" if op.kind in RESULTS and op.spec.latest else "sink"
     if op.kind == "flatmap":
         return "flatmap_each" if _gathers(op.spec) or _generates(op.spec) else "flatmap"
     if op.kind == "process":

@@ -6,14 +6,16 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any, overload
 
 from sage_nb.engine.failure import safe_str
 from sage_nb.errors import PipelineError
 from sage_nb.pipeline.graph import Operator
+from sage_nb.pipeline.operators import RESULTS, ResultSpec
 
-__all__ = ["Result", "Results", "make_results", "write_items"]
+__all__ = ["Latest", "Result", "Results", "make_results", "write_items"]
 
 
 class Result(Sequence[Any]):
@@ -25,6 +27,7 @@ class Result(Sequence[Any]):
     def __init__(self, name: str, kind: str, rows: int | None) -> None:
         self.name = name
         self.kind = kind
+        self.rows = rows
         self._items: list[Any] | deque[Any] = [] if rows is None else deque(maxlen=rows)
         self.append: Callable[[Any], None] = self._items.append
 
@@ -109,6 +112,36 @@ class Result(Sequence[Any]):
         write_items("to_parquet", self.name, self._snapshot(), path, {})
 
 
+class Latest(Result):
+    """The newest item of each key, in the order in which the keys first came; `dict(result)` of pairs is a table.
+
+    `newest` has them by key. The loop puts them there itself, one store for each item.
+    """
+
+    def __init__(self, name: str, kind: str, rows: int | None) -> None:
+        super().__init__(name, kind, rows)
+        self.newest: dict[Any, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.newest)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return self._snapshot()[index]
+
+    def _snapshot(self) -> list[Any]:
+        return list(self.newest.copy().values())
+
+    def clear(self) -> None:
+        self.newest.clear()
+
+    def tail(self, count: int) -> list[Any]:
+        while True:
+            try:
+                return list(islice(reversed(self.newest.values()), count))[::-1]
+            except RuntimeError:  # a key has just come; it is only looked at, so that it need not be copied
+                continue
+
+
 def write_items(
     kind: str, name: str, items: list[Any], path: Any, settings: dict[str, Any], raw: type[io.FileIO] = io.FileIO
 ) -> None:
@@ -158,9 +191,7 @@ def make_results(operators: Iterable[Operator]) -> Results:
     """An empty result for each `collect` and `show`."""
     found = Results()
     for op in operators:
-        if op.kind == "collect":
-            found[op.spec] = Result(op.spec, "collect", None)
-        elif op.kind == "show":
-            name, rows = op.spec
-            found[name] = Result(name, "show", rows)
+        if op.kind in RESULTS:
+            spec: ResultSpec = op.spec
+            found[spec.name] = (Latest if spec.latest else Result)(spec.name, op.kind, spec.rows)
     return found

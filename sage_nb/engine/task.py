@@ -29,7 +29,7 @@ from sage_nb.engine.loops import FILENAME, Counts, Line, Loop, LoopEnded, Made, 
 from sage_nb.engine.nodes import nodes_of
 from sage_nb.engine.order import Order, in_order
 from sage_nb.engine.outlets import outlet
-from sage_nb.engine.results import Results
+from sage_nb.engine.results import Result, Results
 from sage_nb.engine.stages import Stage
 from sage_nb.engine.stamps import Stamp
 from sage_nb.engine.takes import Takes
@@ -337,8 +337,8 @@ class Task:
     def _is_stopping(self) -> bool:
         return self.abandoned or self.attempt.is_stopping()
 
-    def append_to(self, name: str) -> Callable[[Any], None]:
-        return self.attempt.results[name].append
+    def result(self, name: str) -> Result:
+        return self.attempt.results[name]
 
     def emit(self, index: int, items: Any) -> None:
         """Let items come out of a node while the loop waits, or has ended."""

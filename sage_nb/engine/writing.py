@@ -212,6 +212,8 @@ class _Writer:
                 self.each(i, f"r{i}")
         elif kind == "take":
             self.take(i, var)
+        elif kind == "latest":
+            self.keyed(i, f"s{i}[{self.key}] = {var}")
         elif kind == "append":
             self.put(f"f{i}({var})", i, runs=True)
             self.put(f"if len_(l{i}) > n{i}.limit: n{i}.press()", i, runs=True)
@@ -475,7 +477,7 @@ def _generate(nodes: tuple[Node, ...]) -> Loop:
     head = nodes[0]
     writer.columns = {column: f"{column}0" for column in head.columns}
     writer.key = writer.columns.get("k", "None")
-    uncounted = ("sink", "append", "send")
+    uncounted = _WAYS_OUT
     counted = [i for i, n in enumerate(nodes) if n.kind not in uncounted and not (i == 0 and n.kind in _SELF_COUNTED)]
     listed = [i for i, n in enumerate(nodes) if n.kind == "flatmap" and not n.catches]
     writer.begin("def make(parts, tools):")
@@ -537,7 +539,8 @@ def _generate(nodes: tuple[Node, ...]) -> Loop:
 
 _SELF_COUNTED = ("iterate_sized", "driven")
 _EMITTERS = ("emitter", "late")
-_UNCALLED = ("take", "pass", "count", *_EMITTERS)
+_UNCALLED = ("take", "pass", "count", "latest", *_EMITTERS)
+_WAYS_OUT = ("sink", "latest", "append", "send")
 
 
 def _prepare(writer: _Writer, counted: list[int], listed: list[int]) -> None:
@@ -551,8 +554,9 @@ def _prepare(writer: _Writer, counted: list[int], listed: list[int]) -> None:
             writer.put(f"n{i} = others[{i}]")
         if node.kind == "append":
             writer.put(f"l{i} = n{i}.items")
-        if node.kind in ("reduce", "count", "sum"):
+        if node.kind in ("reduce", "count", "sum", "latest"):
             writer.put(f"s{i} = others[{i}]")
+        if node.kind in ("reduce", "count", "sum"):
             writer.put(f"g{i} = s{i}.get")
         if node.sets_key:
             writer.put(f"c{i} = parts.contexts[{i}]")
@@ -592,7 +596,7 @@ def _counter(i: int, counted: bool, listed: bool) -> str:
 
 def _bases(nodes: tuple[Node, ...]) -> list[int]:
     bases: list[int] = []
-    derived = {*_DERIVED, "sink", "append", "send"}
+    derived = {*_DERIVED, *_WAYS_OUT}
     for i, node in enumerate(nodes):
         bases.append(bases[node.upstream] if i and node.kind in derived else i)
     return bases

@@ -6,12 +6,13 @@ import threading
 import time
 from collections import deque
 from itertools import chain
+from operator import is_
 from typing import Any
 
 from sage_nb.engine.dispatcher import ENDED, Dispatcher
 from sage_nb.engine.failure import Failure, describe_site, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.loops import Counts
-from sage_nb.engine.results import Result
+from sage_nb.engine.results import Latest, Result
 from sage_nb.engine.rows import frame_shape, picture_of, table_of
 from sage_nb.engine.task import Task
 from sage_nb.jobs.drawing import drawing_of
@@ -31,7 +32,7 @@ from sage_nb.jobs.snapshot import (
 )
 from sage_nb.pipeline.graph import Operator
 
-__all__ = ["Describer", "error_view"]
+__all__ = ["Describer", "error_view", "result_view"]
 
 _WINDOW = 2.0
 _SPACING = 0.2
@@ -61,6 +62,9 @@ class Describer:
         self._lock = threading.Lock()
         self._tables: dict[str, tuple[int, int, ResultView]] = {}
         """By the name of a result: its total and its number of rows when it was described, and its description."""
+        self._newest: dict[str, tuple[int, list[Any], ResultView]] = {}
+        """By the name of a result with `latest=True`: how many items had come when it was described, those it had, and
+        its description."""
         self._pictures: dict[str, tuple[int, str | None, float]] = {}
         """By the name of a result: its total when its picture was made, the picture, and when it may be made anew."""
         self._history = RateHistory()
@@ -260,7 +264,9 @@ class Describer:
         return elapsed * (1 - fraction) / fraction
 
     def _result(self, result: Result, counts: dict[int, Counts]) -> ResultView:
-        op = next(op for op in self._job.operators if op.kind == result.kind and _result_name(op) == result.name)
+        op = next(op for op in self._job.operators if op.kind == result.kind and op.spec.name == result.name)
+        if isinstance(result, Latest):
+            return self._latest(result, counts[op.id].items_in)
         total = len(result) if result.kind == "collect" else max(counts[op.id].items_in, len(result))
         before, shown, cached = self._tables.get(result.name, (0, 0, None))
         wanted = len(result)
@@ -270,21 +276,25 @@ class Describer:
         picture = self._picture(result, total)
         if cached is not None and (before, shown, cached.picture) == (total, wanted, picture):
             return cached
-        items = result.tail(wanted)
-        columns, types, rows = table_of(items, _RESULT_SIZE // len(self._job.results))
-        view = ResultView(
-            name=result.name,
-            kind=result.kind,
-            total=total,
-            columns=columns,
-            types=types,
-            rows=rows,
-            shape=frame_shape(items[-1]) if items else None,
-            picture=picture,
-            kept=len(items) if len(items) < total and result.kind == "show" else None,
-        )
+        view = result_view(result, total, result.tail(wanted), picture, self._room())
         self._tables[result.name] = (total, wanted, view)
         return view
+
+    def _latest(self, result: Latest, came: int) -> ResultView:
+        """Its total stays where a row changes. What tells is the number of items that came, as one of them may be an
+        object that was changed, and whether they are the same: one that is just coming is not counted yet."""
+        items = result.tail(result.rows or _RESULT_ROWS)
+        total = max(len(result), len(items))
+        before, shown, view = self._newest.get(result.name, (-1, [], None))
+        same = before == came and len(items) == len(shown) and all(map(is_, items, shown))
+        if view is None or view.total != total or not same:
+            view = result_view(result, total, items, None, self._room())
+            self._newest[result.name] = (came, items, view)
+        return view
+
+    def _room(self) -> int:
+        """Characters that the rows of one result may have."""
+        return _RESULT_SIZE // len(self._job.results)
 
     def _picture(self, result: Result, total: int) -> str | None:
         """The newest item as a picture. One that takes long to make is made less often, and again at the end."""
@@ -305,6 +315,25 @@ class Describer:
         return None if error is None else ErrorView(type=type(error).__name__, message=safe_text(safe_str(error)))
 
 
+def result_view(
+    result: Result, total: int, items: list[Any], picture: str | None = None, room: int = _RESULT_SIZE
+) -> ResultView:
+    """The last `items` of a result, as views show them: at most `room` characters of them, but ten rows at least."""
+    columns, types, rows = table_of(items, room)
+    forgets = result.kind == "show" and not isinstance(result, Latest)
+    return ResultView(
+        name=result.name,
+        kind=result.kind,
+        total=total,
+        columns=columns,
+        types=types,
+        rows=rows,
+        shape=frame_shape(items[-1]) if items else None,
+        picture=picture,
+        kept=len(items) if forgets and len(items) < total else None,
+    )
+
+
 def error_view(failure: Failure) -> ErrorView:
     """A failure as the views show it."""
     traceback = failure.text()
@@ -317,11 +346,6 @@ def error_view(failure: Failure) -> ErrorView:
         code=tuple(CodeLine(number=n, text=safe_text(text, 500), marked=marked) for n, text, marked in failure.code),
         traceback=safe_text(traceback, 20_000) if '  File "' in traceback else "",  # else it says all that again
     )
-
-
-def _result_name(op: Operator) -> str:
-    name: str = op.spec if op.kind == "collect" else op.spec[0]
-    return name
 
 
 def _places(operators: tuple[Operator, ...]) -> dict[int, tuple[int, int]]:

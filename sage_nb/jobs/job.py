@@ -12,7 +12,7 @@ from typing import Any
 from sage_nb.engine.failure import headline
 from sage_nb.engine.letters import Letters
 from sage_nb.engine.log import LogLine
-from sage_nb.engine.results import Result
+from sage_nb.engine.results import Latest, Result
 from sage_nb.errors import JobStateError
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.run import Description, Run
@@ -202,6 +202,9 @@ class Job:
     async def stream(self, name: str) -> AsyncIterator[Any]:
         """The items of `collect(name)`, from the first one on, as they come; ends with the job.
 
+        With `latest=True`, the newest item of each key that there is, then each that is newer: where several came for
+        a key before the loop looked again, the last of them.
+
         Raises the job's exception after the last item where the job failed. Leaving the loop leaves the job alone;
         an interrupt while the loop waits for an item stops it. Of a job on a server, a loop that takes its time holds
         the job back, once as much waits for it as the server keeps.
@@ -227,6 +230,10 @@ class Job:
     async def _follow(self, result: Result) -> AsyncIterator[Any]:
         """The items of a result in this process, as they come."""
         __tracebackhide__ = True
+        if isinstance(result, Latest):
+            async for item in self._follow_latest(result):
+                yield item
+            return
         at, turned = 0, time.monotonic()
         while True:
             ended = self._dispatcher.done.is_set()  # before looking: what comes in between is seen the next time
@@ -237,11 +244,33 @@ class Job:
             elif ended:
                 break
             if caught_up or time.monotonic() - turned > _TURN:  # however fast items come, the event loop has its turns
-                try:
-                    await asyncio.sleep(_TURN if caught_up else 0)
-                except asyncio.CancelledError:
-                    await self._stop_cancelled()
+                await self._turn(_TURN if caught_up else 0)
                 turned = time.monotonic()
+
+    async def _follow_latest(self, result: Latest) -> AsyncIterator[Any]:
+        """The newest items of all keys, then those that are newer, as they come."""
+        __tracebackhide__ = True
+        told: dict[Any, Any] = {}
+        while True:
+            ended = self._dispatcher.done.is_set()
+            before, told, turned = told, result.newest.copy(), time.monotonic()
+            for key, item in told.items():
+                if key not in before or before[key] is not item:
+                    yield item
+                    if time.monotonic() - turned > _TURN:
+                        await self._turn(0)
+                        turned = time.monotonic()
+            if ended:
+                return
+            await self._turn(_TURN)
+
+    async def _turn(self, seconds: float) -> None:
+        """Let the event loop go on with other things; an interrupt meanwhile stops the job."""
+        __tracebackhide__ = True
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            await self._stop_cancelled()
 
     def _ended(self) -> Job:
         __tracebackhide__ = True

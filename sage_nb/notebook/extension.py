@@ -7,6 +7,7 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
+from sage_nb.engine.results import Result
 from sage_nb.jobs.explain import Explanation
 from sage_nb.jobs.job import Job
 from sage_nb.jobs.manager import use_thread_context
@@ -17,6 +18,7 @@ from sage_nb.notebook.html import render_explanation
 from sage_nb.notebook.kernel import Gates, current_cell, mark_cell, pin_threads
 from sage_nb.notebook.known import Known
 from sage_nb.notebook.magics import SageMagics
+from sage_nb.notebook.result import print_result, result_html
 from sage_nb.notebook.servers import ServerMagics
 from sage_nb.notebook.view import show_job
 from sage_nb.pipeline.spelling import nearest
@@ -41,6 +43,8 @@ class _Loaded:
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
         html, text = (shell.display_formatter.formatters[mime] for mime in ("text/html", "text/plain"))
         html.for_type(Explanation, render_explanation)
+        html.for_type(Result, result_html)
+        text.for_type(Result, print_result)
         html.for_type(SubmittingEnvironment, environment_html)
         text.for_type(SubmittingEnvironment, lambda env, printer, cycle: printer.text(environment_text(env)))
         self.gates = Gates(shell)
@@ -73,6 +77,8 @@ class _Loaded:
         self.shell.display_formatter.ipython_display_formatter.pop(Job, None)
         html, text = (self.shell.display_formatter.formatters[mime] for mime in ("text/html", "text/plain"))
         html.pop(Explanation, None)
+        html.pop(Result, None)
+        text.pop(Result, None)
         html.pop(SubmittingEnvironment, None)
         text.pop(SubmittingEnvironment, None)
         self.shell.Completer.custom_matchers.remove(self.completion)

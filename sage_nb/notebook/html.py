@@ -19,9 +19,9 @@ from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, LogView, OutputView, R
 from sage_nb.notebook import words
 from sage_nb.notebook.picture import pipeline_alt, pipeline_size, pipeline_svg, spark_svg
 
-__all__ = ["render_explanation", "render_html"]
+__all__ = ["ROWS", "render_explanation", "render_html", "render_result"]
 
-_ROWS, _CELL = 20, 200
+ROWS, _CELL = 20, 200
 _LINE = "1px solid rgba(128,128,128,.3)"
 _MONO = "font-family:ui-monospace,Menlo,Consolas,monospace"
 _GREEN, _RED, _BLUE, _AMBER, _GREY = "45,164,78", "229,72,77", "47,134,221", "191,135,0", "128,128,128"
@@ -56,6 +56,11 @@ def render_html(snapshot: JobSnapshot) -> str:
         *([_logs(snapshot)] if snapshot.log_total else []),
     ]
     return _div("\n".join(parts), _FRAME)
+
+
+def render_result(result: ResultView) -> str:
+    """One result as the HTML of its job has it."""
+    return _div(_result(result), _FRAME)
 
 
 def render_explanation(explanation: Explanation, *, more: str = "") -> str:
@@ -202,7 +207,7 @@ def _services(services: Sequence[ServiceView]) -> str:
 
 
 def _result(result: ResultView) -> str:
-    rows = result.rows[-_ROWS:]
+    rows = result.rows[-ROWS:]
     said = _span(words.extent(result, len(rows)), _MUTED)
     table = _table(result.columns, result.numeric, rows) if rows and not words.is_only_picture(result) else ""
     return _div(f"<strong>{_text(result.name)}</strong> {said}{_newest(result)}{table}", _BLOCK)

@@ -26,6 +26,7 @@ from sage_nb.notebook.replacing import Shown
 from sage_nb.notebook.settings import settings
 from sage_nb.notebook.table import show_jobs
 from sage_nb.notebook.view import show_job, static_bundle
+from sage_nb.pipeline.missing import Missing
 from sage_nb.pipeline.spelling import nearest
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class SageMagics(Magics):
             if env is None:
                 env = self._declare(args, cell or "")
             job = env._submit(args.wait, args.timeout, args.cleanup or self.cleanup)
-        except SageError as exc:
+        except (SageError, Missing) as exc:
             raise UsageError(self._one_line(exc)) from None
         try:
             self._follow(job, here, args.output, wait=args.wait)
@@ -308,7 +309,7 @@ class SageMagics(Magics):
             raise UsageError(f"%sage_submit: {name} {what}{hint}")
         return env
 
-    def _one_line(self, exc: SageError) -> str:
+    def _one_line(self, exc: Exception) -> str:
         from sage_nb.engine.failure import describe_site
         from sage_nb.pipeline.graph import Site
 

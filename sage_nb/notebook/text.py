@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from sage_nb.jobs.snapshot import ErrorView, JobSnapshot, OperatorView, OutputView, ResultView, ServiceView
 from sage_nb.notebook import words
 
-__all__ = ["render_error", "render_line", "render_text"]
+__all__ = ["render_error", "render_line", "render_result_text", "render_text"]
 
 _ROWS, _LOG_LINES, _OUTPUT_LINES = 10, 10, 10
 _CELL = 32
@@ -61,6 +61,11 @@ def render_line(snapshot: JobSnapshot) -> str:
 def render_error(error: ErrorView, width: int = 80) -> str:
     """Why a job failed, as `render_text` says it."""
     return "\n".join(line.rstrip() for line in _error(error, max(width, 40)))
+
+
+def render_result_text(result: ResultView, width: int = 80) -> str:
+    """One result, as `render_text` says it."""
+    return "\n".join(line.rstrip() for line in _result(result, max(width, 40)))
 
 
 def _is_live(snapshot: JobSnapshot) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.batches import need
 from sage_nb.pipeline.checks import check_constructor, reject_reserved, settings_of
 from sage_nb.pipeline.graph import Graph, ServiceSpec, Settings, call_site
+from sage_nb.pipeline.missing import ENVIRONMENT, missing
 from sage_nb.pipeline.placement import ray_options
 from sage_nb.pipeline.requests import Requests, RequestSource, number_of, payload_of
 from sage_nb.pipeline.restarts import restarts
@@ -34,6 +35,11 @@ _CONFIG = {
     "service_stop_timeout": "seconds that each step of a service's stop may take",
     "server": "how the JobManager server is spoken with",
 }
+_HINTS = dict.fromkeys(
+    ("map", "filter", "flatmap", "keyby", "sink", "collect", "show"),
+    "a stream has it: begin with a source, such as from_batch() or from_csv()",
+)
+"""What to do about an operator that is asked of the environment."""
 
 
 class BaseEnvironment:
@@ -74,6 +80,11 @@ class BaseEnvironment:
         return (
             f"<{type(self).__name__} {self.name!r}: {len(graph.operators)} operators, {len(graph.services)} services>"
         )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing(self, name, _HINTS, ENVIRONMENT)
 
     # Sources
 

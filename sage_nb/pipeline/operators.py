@@ -8,7 +8,10 @@ from typing import Any
 
 from sage_nb.pipeline.checks import FunctionSpec
 
-__all__ = ["AsyncSpec", "IntervalSpec", "KeyBySpec", "ProcessSpec", "ReduceSpec"]
+__all__ = ["RESULTS", "AsyncSpec", "IntervalSpec", "KeyBySpec", "ProcessSpec", "ReduceSpec", "ResultSpec"]
+
+RESULTS = ("collect", "show")
+"""The kinds whose operators have a `ResultSpec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,16 @@ class ProcessSpec:
     function: FunctionSpec
     with_context: bool
     expire_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSpec:
+    """Of `collect` and `show`: the name of the result, how many items a `show` has, and whether only the newest item
+    of each key is kept."""
+
+    name: str
+    rows: int | None = None
+    latest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.batches import batch_spec
@@ -35,7 +35,8 @@ from sage_nb.pipeline.checks import (
 )
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
-from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec
+from sage_nb.pipeline.missing import STREAM, missing
+from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
 from sage_nb.pipeline.requests import ReplySink, number_of
 from sage_nb.pipeline.windows import AGGREGATES, Session, Sliding, Tumbling, WindowSpec, duration
 
@@ -45,11 +46,13 @@ if TYPE_CHECKING:
 __all__ = ["ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "WindowedStream"]
 
 _PLAIN = Settings()
+_ROWS, _LATEST_ROWS = 10, 200
 _KEYED = ("reduce", "count", "sum", "process", "interval_join")
-_HINTS = {
-    **dict.fromkeys(_KEYED, "call keyby() first"),
-    **dict.fromkeys(("comap", "join"), "call connect() first"),
-}
+_AGGREGATE = dict.fromkeys(
+    ("aggregate", "agg"), "a window has it, window(...).aggregate(), and a key has count(), sum() and reduce()"
+)
+_CONNECT = dict.fromkeys(("comap", "join"), "call connect() first")
+_HINTS = {**dict.fromkeys(_KEYED, "call keyby() first"), **_CONNECT, **_AGGREGATE}
 """What to do before an operator that a stream does not have."""
 _STRATEGIES = ("hash", "broadcast", "round_robin")
 
@@ -58,6 +61,7 @@ class DataStream:
     """A stream of items; made by an environment's `from_...` methods and by other streams."""
 
     __slots__ = ("_env", "_inputs")
+    _hints: ClassVar[dict[str, str]] = _HINTS
 
     def __init__(self, env: BaseEnvironment, inputs: tuple[int, ...]) -> None:
         self._env = env
@@ -69,7 +73,7 @@ class DataStream:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            raise _missing(self, name, _HINTS.get(name, ""))
+            raise missing(self, name, self._hints, STREAM)
 
     @property
     def name(self) -> str:
@@ -312,18 +316,25 @@ class DataStream:
         self._add("print", str(prefix), name, "print")
         return self
 
-    def collect(self, name: str) -> Self:
-        """Keep all items as `job.results[name]`. The one operator whose memory grows with the stream."""
-        self._env._graph.claim_result(name, "collect")
-        self._add("collect", name, None, name)
+    def collect(self, name: str, *, latest: bool = False) -> Self:
+        """Keep all items as `job.results[name]`. The one operator whose memory grows with the stream.
+
+        With `latest=True`, behind a `keyby`, only the newest item of each key, in the order in which the keys first
+        came; memory grows with the number of keys.
+        """
+        self._result("collect", ResultSpec(name, None, self._latest("collect", name, latest)))
         return self
 
-    def show(self, name: str, rows: int = 10) -> Self:
-        """Keep the last `rows` items as `job.results[name]`, and show them while the job runs."""
-        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+    def show(self, name: str, rows: int | None = None, *, latest: bool = False) -> Self:
+        """Keep the last `rows` items, 10 unless given, as `job.results[name]`, and show them while the job runs.
+
+        With `latest=True`, behind a `keyby`, keep what `collect(name, latest=True)` does: the table has a row for each
+        key, which changes as its items come; `rows` is how many it has at most, 200 unless given.
+        """
+        if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
             raise PipelineError(f"show: rows is a whole number, 1 or more, not {rows!r}")
-        self._env._graph.claim_result(name, "show")
-        self._add("show", (name, rows), None, name)
+        newest = self._latest("show", name, latest)
+        self._result("show", ResultSpec(name, rows or (_LATEST_ROWS if newest else _ROWS), newest))
         return self
 
     def to_csv(
@@ -351,6 +362,23 @@ class DataStream:
         return self._file("to_parquet", ParquetSink, path, {"rows_per_group": rows_per_group}, name)
 
     # How it is done
+
+    def _result(self, kind: str, spec: ResultSpec) -> None:
+        self._env._graph.claim_result(spec.name, kind)
+        self._add(kind, spec, None, spec.name)
+
+    def _latest(self, kind: str, name: str, latest: bool) -> bool:
+        """Whether only the newest item of each key is kept. Raises `PipelineError` where there are no keys."""
+        if not isinstance(latest, bool):
+            raise PipelineError(f"{kind}: latest is True or False, not {latest!r}")
+        graph = self._env._graph
+        for one in self._inputs if latest else ():
+            if graph.keyed_by(graph.operators[one]) is None:
+                raise PipelineError(
+                    f"{kind} {name!r}: latest=True keeps the newest item of each key, but the stream behind "
+                    f"{graph.operators[one].name!r} has no key; call keyby() first"
+                )
+        return latest
 
     def _file(self, kind: str, cls: Any, path: Any, kw: dict[str, Any], name: str | None) -> Self:
         target = check_target(kind, path, kw)
@@ -390,6 +418,7 @@ class KeyedStream(DataStream):
     """A stream whose items have a key, which they keep until the next `keyby`."""
 
     __slots__ = ()
+    _hints: ClassVar[dict[str, str]] = {**_CONNECT, **_AGGREGATE}
 
     def reduce(
         self,
@@ -521,11 +550,7 @@ class ConnectedStreams(DataStream):
     """Several streams together: every operator of a `DataStream` sees them merged, in the order of their arrival."""
 
     __slots__ = ()
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise _missing(self, name, "map or keyby the merged stream first" if name in _KEYED else "")
+    _hints: ClassVar[dict[str, str]] = {**dict.fromkeys(_KEYED, "map or keyby the merged stream first"), **_AGGREGATE}
 
     def comap(
         self,
@@ -606,8 +631,7 @@ class WindowedStream:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            is_operator = not name.startswith("_") and hasattr(KeyedStream, name)
-            raise _missing(self, name, "end the window with count(), sum() or aggregate() first" if is_operator else "")
+            raise missing(self, name, _WINDOWED, _WINDOW_WORDS)
 
     def count(
         self,
@@ -695,9 +719,11 @@ class WindowedStream:
         return self._stream._stream(self._operator)
 
 
-def _missing(stream: Any, name: str, hint: str) -> AttributeError:
-    text = f"{type(stream).__name__!r} object has no attribute {name!r}"
-    return AttributeError(f"{text}; {hint}" if hint else text, name=name, obj=stream)
+_WINDOW_WORDS = dict.fromkeys(("agg", "apply", "fold", "reduce"), "aggregate")
+_WINDOWED = dict.fromkeys(
+    [one for one in (*dir(KeyedStream), *STREAM) if one[0] != "_" and one not in _WINDOW_WORDS],
+    "end the window with count(), sum() or aggregate() first",
+)
 
 
 def _expiry(kind: str, value: float | timedelta | None) -> float | None:

@@ -27,15 +27,16 @@ from sage_nb.engine.displaying import Bundle
 from sage_nb.engine.failure import Failure, explain, headline, safe_repr, safe_str, safe_text
 from sage_nb.engine.frames import Connection
 from sage_nb.engine.letters import DeadLetter
-from sage_nb.engine.results import Result, Results
+from sage_nb.engine.results import Latest, Result, Results, make_results
 from sage_nb.engine.shipping import RECEIVED, dumps_items
 from sage_nb.engine.travelled import dumps_exception
 from sage_nb.errors import ShippingError
 from sage_nb.jobs.describe import error_view
 from sage_nb.jobs.snapshot import JobSnapshot
 from sage_nb.pipeline.graph import Operator
+from sage_nb.pipeline.operators import RESULTS
 from sage_nb.remote import protocol
-from sage_nb.remote.protocol import Kind, pack_buffers, result_of
+from sage_nb.remote.protocol import Kind, pack_buffers
 
 if TYPE_CHECKING:
     from sage_nb.jobs.job import Job
@@ -111,7 +112,7 @@ class Outbox:
         self._room = threading.Event()
         self._outlets: list[Outlet] = []
         self._shows: dict[str, list[Any]] = {}
-        """By the name of a `show`, the items that were sent last."""
+        """By the name of a `show`, and of what is `latest=True`, the items that were sent last."""
         self._job: Job | None = None
         self._run: Dispatcher | None = None
         self._thread: threading.Thread | None = None
@@ -140,14 +141,12 @@ class Outbox:
 
     def results(self, operators: tuple[Operator, ...]) -> Results:
         """The job's results: each leads here."""
-        found = Results()
-        for op in operators:
-            if op.kind == "collect":
-                found[op.spec] = outlet = Outlet(op.spec, self)
+        found = make_results(operators)
+        for name, result in found.items():
+            if result.kind == "collect" and not isinstance(result, Latest):
+                found[name] = outlet = Outlet(name, self)
                 self._outlets.append(outlet)
-            elif op.kind == "show":
-                name, rows = op.spec
-                found[name] = Result(name, "show", rows)
+            else:
                 self._shows[name] = []
         return found
 
@@ -280,7 +279,8 @@ class Outbox:
         now = time.monotonic()
         if now >= self._next_snapshot:
             self._next_snapshot = now + (_SNAPSHOTS if self.watched else _UNWATCHED)
-            self._send_shows()
+            if self._sent - self._taken < WINDOW:
+                self._send_shows()
             self._send_letters()
             self._send_notes()
             self._send_snapshot()
@@ -312,22 +312,37 @@ class Outbox:
                 items = outlet.pending[:count]
                 del outlet.pending[:count]
             self._room.set()
-            size = self._send_chunk(outlet.name, outlet.sent, items, kept=True)
+            size = self._send_chunk(protocol.Results(outlet.name, outlet.sent, count, True), items)
             outlet.limit = max(2, min(_MOST * 4, count * _CHUNK * 4 // max(size, 1)))
             outlet.went(items)
 
-    def _send_shows(self) -> None:
-        """The items of each `show` as they are now, where they are others than before."""
+    def _send_shows(self, *, last: bool = False) -> None:
+        """The items of each `show` as they are now, where they are others than before; where only the newest of each
+        key is kept, those that are others. At the end, also those that may have been changed since they were sent."""
         assert self._run is not None
         for name, before in self._shows.items():
             if self._words:
                 return
-            items = self._run.results[name].to_list()
-            if len(items) != len(before) or any(one is not other for one, other in zip(items, before, strict=True)):
+            result = self._run.results[name]
+            items = result.to_list()
+            changed = [n for n, one in enumerate(items) if n >= len(before) or one is not before[n]]
+            if isinstance(result, Latest):
                 self._shows[name] = items
-                self._send_chunk(name, 0, items, kept=False)
+                self._send_newest(name, items, changed)
+                if last:
+                    sent = set(changed)
+                    again = [n for n, one in enumerate(items) if n not in sent and not _is_fixed(one)]
+                    self._send_newest(name, items, again, again=True)
+            elif changed or len(items) != len(before):
+                self._shows[name] = items
+                self._send_chunk(protocol.Results(name, 0, len(items), False), items)
 
-    def _send_chunk(self, name: str, first: int, items: list[Any], *, kept: bool) -> int:
+    def _send_newest(self, name: str, items: list[Any], numbers: list[int], *, again: bool = False) -> None:
+        for first in range(0, len(numbers), _MOST):
+            at = numbers[first : first + _MOST]
+            self._send_chunk(protocol.Results(name, first, len(at), False, at, again), [items[n] for n in at])
+
+    def _send_chunk(self, head: protocol.Results, items: list[Any]) -> int:
         """Send items, and give their size in bytes. Where one of them cannot travel, those before it are sent, and the
         job fails on it."""
         assert self._run is not None
@@ -337,19 +352,19 @@ class Outbox:
             body = pack_buffers(_dumps(items))
         except ShippingError as exc:
             if len(items) == 1:
-                self._cannot_travel(name, items[0], exc)
+                self._cannot_travel(head.name, items[0], exc)
                 return 0
             half = len(items) // 2
-            size = self._send_chunk(name, first, items[:half], kept=kept)
-            return size + self._send_chunk(name, first + half, items[half:], kept=kept)
+            parts = ((0, half), (half, len(items)))
+            return sum(self._send_chunk(_part(head, begin, end), items[begin:end]) for begin, end in parts)
         size = sum(map(size_of, body))
         self._sent += size
-        self._send(Kind.RESULTS, protocol.Results(name, first, len(items), kept), body)
+        self._send(Kind.RESULTS, head, body)
         return size
 
     def _cannot_travel(self, name: str, item: Any, exc: ShippingError) -> None:
         assert self._run is not None
-        op = next(op for op in self._run.operators if op.kind in ("collect", "show") and result_of(op)[0] == name)
+        op = next(op for op in self._run.operators if op.kind in RESULTS and op.spec.name == name)
         subject = f"operator {op.name!r} ({op.kind})"
         self._failure = explain(exc, subject, operator=op.name, item=item, declared=op.site)
         self._run.fail(self._failure)
@@ -442,7 +457,7 @@ class Outbox:
             self._woken.wait(_TICK)
             self._woken.clear()
         self._send_output()
-        self._send_shows()
+        self._send_shows(last=True)
         self._send_letters()
         self._send_lines()
         self._send_notes()
@@ -470,6 +485,20 @@ class Outbox:
         snapshot = None if described is None else _json(described)
         ended = protocol.Ended(status, run.ended or time.time(), run.clean.is_set(), told, snapshot)
         self._send(Kind.ENDED, ended, body)
+
+
+def _part(head: protocol.Results, begin: int, end: int) -> protocol.Results:
+    """The head of some of the items."""
+    at = None if head.at is None else head.at[begin:end]
+    return msgspec.structs.replace(head, first=head.first + begin, count=end - begin, at=at)
+
+
+def _is_fixed(item: Any) -> bool:
+    """Whether it is certainly what it was when it was made."""
+    return type(item) in _FIXED or (type(item) is tuple and all(map(_is_fixed, item)))
+
+
+_FIXED = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def _dumps(items: Any) -> list[Buffer]:

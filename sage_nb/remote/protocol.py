@@ -23,6 +23,7 @@ import msgspec
 from sage_nb.engine.buffers import Buffer, size_of
 from sage_nb.errors import ProtocolError
 from sage_nb.pipeline.graph import Operator
+from sage_nb.pipeline.operators import RESULTS
 
 __all__ = [
     "CHUNK",
@@ -46,7 +47,6 @@ __all__ = [
     "python_version",
     "record",
     "records_in",
-    "result_of",
     "unpack_buffers",
     "writable",
 ]
@@ -121,13 +121,17 @@ class State(Head, frozen=True):
 
 class Results(Head, frozen=True):
     """Items of a `collect` or `show`, pickled, in the body. Those of a `collect` are the items `first` and following;
-    of a `show` they are the last ones of `first + count`."""
+    of a `show` they are the last ones of `first + count`; with `latest=True` those that have changed."""
 
     name: str
     first: int
     count: int
     kept: bool
-    """Whether it is a `collect`."""
+    """Whether all items of it come, one after the other."""
+    at: list[int] | None = None
+    """With `latest=True`, the number of each item's key, in the order in which the keys first came."""
+    again: bool = False
+    """Whether these were sent before, and may have been changed since."""
 
 
 class Lines(Head, frozen=True):
@@ -155,21 +159,19 @@ class Declared(Head, frozen=True):
     results: list[tuple[str, str, int | None]]
     operators: list[str]
     keep_letters: list[str]
+    latest: list[str] = []
+    """The results that have only the newest item of each key."""
 
     @classmethod
     def of(cls, operators: Iterable[Operator], on_error: str) -> Declared:
         """What a job of these operators will have."""
         every = list(operators)
         return cls(
-            [result_of(op) for op in every if op.kind in ("collect", "show")],
+            [(op.spec.name, op.kind, op.spec.rows) for op in every if op.kind in RESULTS],
             [op.name for op in every],
             [op.name for op in every if (op.settings.on_error or on_error) == "dead_letter"],
+            [op.spec.name for op in every if op.kind in RESULTS and op.spec.latest],
         )
-
-
-def result_of(op: Operator) -> tuple[str, str, int | None]:
-    """The name, kind and rows of what a `collect` or `show` gives."""
-    return (op.spec, "collect", None) if op.kind == "collect" else (op.spec[0], "show", op.spec[1])
 
 
 class Restarted(Head, frozen=True):

@@ -7,6 +7,7 @@ Records come on the portal's thread; everything may be asked from any thread.
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from sage_nb.engine.displaying import publish
 from sage_nb.engine.failure import Failure, add_note, headline, safe_str, safe_text
 from sage_nb.engine.letters import DeadLetter, Letters
 from sage_nb.engine.log import JobLog, LogLine
-from sage_nb.engine.results import Result, Results
+from sage_nb.engine.results import Latest, Result, Results
 from sage_nb.engine.shipping import loads, loads_items
 from sage_nb.engine.travelled import loads_exception, remote_frames, remote_traceback
 from sage_nb.errors import JobNotFoundError, JobStateError, RemoteError, SageError, ShippingError
@@ -133,8 +134,10 @@ class RemoteRun:
         """Whether the caller runs where records are taken in, which must not wait for them."""
         return portal.is_own_thread()
 
-    def stream(self, name: str) -> AsyncIterator[list[Any]]:
-        """The items of a `collect` as they come, at the pace of the one who iterates."""
+    def stream(self, name: str) -> AsyncIterator[list[Any]] | None:
+        """The items of a `collect` as they come, at the pace of the one who iterates; None with `latest=True`."""
+        if isinstance(self.results.get(name), Latest):
+            return None
         return Following(self._connection, self.info.uuid, name, self.done).chunks()
 
     def say(self, text: str, level: str = "INFO") -> None:
@@ -288,7 +291,8 @@ class RemoteRun:
         results, letters = Results(), _Letters()
         for name, kind, rows in head.results:
             known = self.results.get(name)  # somebody may hold it already
-            results[name] = Result(name, kind, rows) if known is None else known
+            cls = Latest if name in head.latest else Result
+            results[name] = cls(name, kind, rows) if known is None else known
         for name in head.keep_letters:
             letters[name] = Letters()
         letters.names = frozenset(head.operators)
@@ -324,8 +328,14 @@ class RemoteRun:
     def _keep(self, head: protocol.Results, items: list[Any]) -> None:
         result = self.results.get(head.name)
         if result is None:
-            result = Result(head.name, "collect" if head.kept else "show", None if head.kept else head.count)
+            cls = Result if head.at is None else Latest
+            result = cls(head.name, "collect" if head.kept else "show", None if head.kept else head.count)
             self.results = Results({**self.results, head.name: result})
+        if isinstance(result, Latest):
+            for number, item in zip(head.at or (), items, strict=True):
+                if not (head.again and _is_same(result.newest.get(number), item)):
+                    result.newest[number] = item  # they stand in the order of their keys, and the keys are not told
+            return
         if not head.kept:
             result.clear()
         elif (missing := head.first - len(result) - self._skipped.get(head.name, 0)) > 0:
@@ -443,6 +453,14 @@ class RemoteRun:
         if self._subscription is not None:
             self._connection.unwatch(self._subscription)
             self._subscription = None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether both are made of the same."""
+    try:
+        return pickle.dumps(one) == pickle.dumps(other)
+    except Exception:  # noqa: BLE001 - of the user's classes; at worst it counts as one that was changed
+        return False
 
 
 def _before(jobs: int) -> str:

@@ -178,6 +178,14 @@ def test_env_is_bound_and_python_variables_are_not_expanded(shared: Kernel) -> N
         ("%%sage_submit x\nenv.from_batch([1]).map(lambda: 1)", "called with one argument"),
         ("%%sage_submit x\nenv.from_batch([1], name='a').map(str, name='a')", "another operator is called 'a' already"),
         ("%%sage_submit x\nenv.from_batch([1]).collect('r').show('r')", "another result is called 'r' already"),
+        (
+            "%%sage_submit x\n\nenv.from_cvs('x')",
+            r"no 'from_cvs'; did you mean 'from_csv'\? \(Cell In\[\d+\], line 3\)",
+        ),
+        (
+            "%%sage_submit x\nenv.from_batch([1]).groupby(len)",
+            r"DataStream has no 'groupby'; did you mean 'keyby'\? \(Cell",
+        ),
         ("%sage_submit nothing_like_it", "nothing_like_it is not defined"),
         ("%sage_stop beef", "no job goes by 'beef'"),
         ("%sage_stop", "takes the id of a job, or --all"),
@@ -198,6 +206,20 @@ def test_an_error_in_the_body_submits_nothing_and_names_the_line(shared: Kernel)
     assert reply.error[0] == "NameError"
     assert re.search(r"line 3", reply.traceback)
     assert shared.run("env.job is None").result == "True"
+
+
+def test_a_misspelt_method_in_another_cell_is_shown_without_our_frames(shared: Kernel) -> None:
+    for code in (
+        "LocalEnvironment('x').from_cvs('x')",
+        "LocalEnvironment('x').from_batch([1]).window(Tumbling(1)).cuont()",
+    ):
+        reply = shared.run(f"from sage_nb import *\n{code}")
+        assert reply.error is not None
+        assert reply.error[0] == "AttributeError"
+        assert "did you mean" in reply.error[1]
+        assert "line 2" in reply.traceback
+        assert "sage_nb/" not in reply.traceback
+        assert "Unexpected" not in reply.stdout
 
 
 def test_a_syntax_error_names_the_line_of_the_cell(shared: Kernel) -> None:
@@ -392,6 +414,23 @@ from sage_nb.jobs.snapshot import JobSnapshot, OperatorView
 Explanation("plan", (StageLine(1, ("a",), ("source",)),), JobSnapshot(
     uuid="", name="plan", status="created", operators=(OperatorView(id=0, name="a", kind="source", col=0, row=0),)))
 """
+
+
+def test_a_result_is_shown_as_a_table(shared: Kernel) -> None:
+    rows = "env.from_batch([{'n': n, 'text': 'x' * 90} for n in range(30)]).collect('rows')"
+    shared.run(f"%%sage_submit rows --wait -o job\n{rows}")
+    (shown,) = shared.run("job.results['rows']").of("execute_result")
+    lines = shown["data"]["text/plain"].splitlines()
+    assert lines[0] == "rows: 30 items, showing the last 10"
+    assert lines[-1].split()[0] == "29"
+    assert max(map(len, lines)) <= 80
+    html = shown["data"]["text/html"]
+    assert html.count("<tr") == 21
+    assert "30 items, showing the last 20" in html
+    assert shared.run("[job.results['rows']]").result == "[<Result 'rows': 30 items>]"
+    assert shared.run("repr(job.results['rows'])").result == "\"<Result 'rows': 30 items>\""
+    shared.run("%%sage_submit none --wait -o job\nenv.from_batch([]).collect('none')")
+    assert shared.run("job.results['none']").result == "none: 0 items"
 
 
 def test_a_plan_is_shown_with_its_picture(kernel: Start) -> None:

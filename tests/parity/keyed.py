@@ -218,6 +218,19 @@ def what_was_broadcast_is_counted_behind_another_keyby(env: Any, p: int) -> Any:
     return stream.keyby(str).count(parallelism=p)
 
 
+LAST = {key: (key, total) for key, total in running(ITEMS, lambda i: i[0], lambda i: i[1])}
+
+
+@cases.add(ITEMS, more={"sums": list(LAST.values()), "shown": list(LAST.values()), "texts": ["c0", "c1", "c2", "c3"]})
+def the_newest_of_each_key(env: Any, p: int) -> Any:
+    items = env.from_batch(ITEMS)
+    sums = items.keyby(lambda item: item[0]).sum(lambda item: item[1], parallelism=p)
+    sums.collect("sums", latest=True).show("shown", latest=True)
+    keyed = items.keyby(lambda item: item[1] % 4, parallelism=1).map(SeesKey, parallelism=p)
+    keyed.map(lambda pair: f"c{pair[0]}", parallelism=p).collect("texts", latest=True)
+    return items
+
+
 @cases.add([], more={"sums": []})
 def nothing_with_keys(env: Any, p: int) -> Any:
     stream = env.from_batch([]).keyby(Modulo, 3)

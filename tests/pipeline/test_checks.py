@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +18,15 @@ from sage_nb import (
     LocalEnvironment,
     MapFunction,
     PipelineError,
+    RemoteEnvironment,
     SageError,
     Session,
     SignatureError,
     Sliding,
     Tumbling,
 )
+from sage_nb.pipeline.missing import ENVIRONMENT, STREAM
+from sage_nb.pipeline.stream import ConnectedStreams, KeyedStream
 from tests.support import counts, ran
 
 
@@ -221,7 +226,7 @@ def test_a_constructors_own_parameters_may_be_called_like_an_option() -> None:
 
 
 MISSING: list[tuple[Declare, str]] = [
-    (lambda stream: stream.count(), "'DataStream' object has no attribute 'count'; call keyby"),
+    (lambda stream: stream.count(), "^DataStream has no 'count'; call keyby"),
     (lambda stream: stream.reduce(max), "call keyby"),
     (lambda stream: stream.sum(), "call keyby"),
     (lambda stream: stream.process(print), "call keyby"),
@@ -231,9 +236,29 @@ MISSING: list[tuple[Declare, str]] = [
     (lambda stream: stream.connect(stream).reduce(max), "map or keyby the merged stream first"),
     (lambda stream: stream.window(Tumbling(1)).collect("r"), r"end the window with count\(\), sum\(\) or aggregate"),
     (lambda stream: stream.window(Tumbling(1)).map(str), "end the window"),
-    (lambda stream: stream.nonsense(), "no attribute 'nonsense'$"),
-    (lambda stream: stream.connect(stream).nonsense(), "no attribute 'nonsense'$"),
-    (lambda stream: stream.window(Tumbling(1)).nonsense(), "no attribute 'nonsense'$"),
+    (lambda stream: stream.xyzzy(), "^DataStream has no 'xyzzy'$"),
+    (lambda stream: stream.connect(stream).xyzzy(), "^ConnectedStreams has no 'xyzzy'$"),
+    (lambda stream: stream.window(Tumbling(1)).xyzzy(), "^WindowedStream has no 'xyzzy'$"),
+    (lambda stream: stream.mapp(str), r"^DataStream has no 'mapp'; did you mean 'map'\?$"),
+    (lambda stream: stream.filtr(str), r"did you mean 'filter'\?$"),
+    (lambda stream: stream.colect("x"), r"did you mean 'collect'\?$"),
+    (lambda stream: stream.groupby(len), r"^DataStream has no 'groupby'; did you mean 'keyby'\?$"),
+    (lambda stream: stream.gruopBy(len), r"did you mean 'keyby'\?$"),
+    (lambda stream: stream.for_each(print), r"did you mean 'sink'\?$"),
+    (lambda stream: stream.flat_map(list), r"did you mean 'flatmap'\?$"),
+    (lambda stream: stream.where(bool), r"did you mean 'filter'\?$"),
+    (lambda stream: stream.select(bool), r"did you mean 'map'\?$"),
+    (lambda stream: stream.union(stream), r"did you mean 'connect'\?$"),
+    (lambda stream: stream.fold(max), r"did you mean 'reduce'\? Then call keyby\(\) first$"),
+    (lambda stream: stream.reduc(max), r"did you mean 'reduce'\? Then call keyby\(\) first$"),
+    (lambda stream: stream.keyby(str).fold(max), r"^KeyedStream has no 'fold'; did you mean 'reduce'\?$"),
+    (lambda stream: stream.keyby(str).aggregate(max), r"^KeyedStream has no 'aggregate'; a window has it, window"),
+    (lambda stream: stream.window(Tumbling(1)).cuont(), r"did you mean 'count'\?$"),
+    (lambda stream: stream.window(Tumbling(1)).apply(max), r"did you mean 'aggregate'\?$"),
+    (lambda stream: stream._env.from_cvs("x"), r"^LocalEnvironment has no 'from_cvs'; did you mean 'from_csv'\?$"),
+    (lambda stream: stream._env.read_csv("x"), r"did you mean 'from_csv'\?$"),
+    (lambda stream: stream._env.execute(), r"did you mean 'submit'\?$"),
+    (lambda stream: stream._env.map(str), r"a stream has it: begin with a source"),
 ]
 
 
@@ -249,6 +274,27 @@ def test_a_hint_is_no_attribute() -> None:
     assert not hasattr(stream.connect(stream), "count")
     assert not hasattr(stream.window(Tumbling(1)), "collect")
     assert copy.copy(stream).name == stream.name
+    assert not any(hasattr(stream._env, name) for name in ("read_csv", "_repr_latex_", "__len__"))
+    for name in ("_repr_latex_", "__deepcopy__"):
+        with pytest.raises(AttributeError, match=f"^'DataStream' object has no attribute '{name}'$"):
+            getattr(stream, name)
+
+
+def test_the_words_of_others_lead_to_what_there_is() -> None:
+    known = {*dir(KeyedStream), *dir(ConnectedStreams)}
+    assert {*STREAM.values()} <= known
+    assert not {*STREAM} & known
+    assert {*ENVIRONMENT.values()} <= {*dir(LocalEnvironment)}
+    assert not {*ENVIRONMENT} & {*dir(RemoteEnvironment)}
+
+
+def test_a_misspelt_method_is_asked_about_once_and_at_the_users_line() -> None:
+    with pytest.raises(AttributeError) as caught:
+        LocalEnvironment("bad").from_batch([1]).mapp(str)
+    assert "".join(traceback.format_exception(caught.value)).count("id you mean") == 1
+    assert "".join(traceback.format_exception_only(caught.value)).startswith("AttributeError: DataStream has no 'mapp'")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (AttributeError, str(caught.value))
 
 
 def test_what_was_refused_leaves_the_pipeline_as_it_was() -> None:
