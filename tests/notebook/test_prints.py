@@ -87,6 +87,57 @@ def test_the_two_streams_keep_their_order(shared: Kernel, place: str) -> None:
     assert said == [(word, str(n)) for n in range(5) for word in ("out", "err", "logged")]
 
 
+AT_ONCE = """%%sage_submit at_once -o job {options}
+def three(n):
+    print("a", n)
+    print("b", n, file=sys.stderr)
+    display(HTML(f"c {{n}}"))
+env.from_batch(range(10)).sink(three)
+"""
+THREE = [(word, str(n)) for n in range(10) for word in "abc"]
+
+
+def below(reply: Reply) -> list[str]:
+    """What stands below a cell, from above: `view`, and what is written and displayed."""
+    outputs = [content for type_, content in reply.messages if type_ in ("stream", "display_data")]
+    ours = [c.get("metadata", {}).get("sage_nb") for c in outputs]
+    return ["view" if one else c.get("text") or c["data"]["text/html"] for one, c in zip(ours, outputs, strict=True)]
+
+
+def three(reply: Reply) -> list[tuple[str, str]]:
+    return re.findall(r"([abc]) (\d+)", "".join(below(reply)))
+
+
+@pytest.mark.parametrize("place", PLACES, ids=["thread", "process", "remote"])
+def test_the_view_stands_above_all_that_its_job_prints(shared: Kernel, place: str) -> None:
+    for n in range(5):
+        job = shared.run(AT_ONCE.format(options=place), cell_id=f"at once {n}")
+        shared.run("_ = await job", cell_id="other")
+        shared.until(lambda: len(three(job)) == 30)  # noqa: B023  # asked before the next round
+        assert below(job)[0] == "view"
+        said = three(job)
+        if place == "--backend processes":  # what is displayed there has a way of its own
+            said.sort(key=lambda one: one[::-1])
+        assert said == THREE
+
+
+def test_what_a_job_has_printed_stands_below_its_view_when_it_is_attached_to(shared: Kernel) -> None:
+    shared.run(AT_ONCE.format(options="--remote server"), cell_id="at once")
+    shared.run("_ = await job", cell_id="other")
+    reply = shared.run("%sage_attach job server", cell_id="attaches")
+    shared.until(lambda: len(three(reply)) == 30)
+    assert below(reply)[0] == "view"
+    assert three(reply) == THREE
+
+
+def test_prints_of_jobs_that_have_no_view_yet_wait_for_nothing(shared: Kernel) -> None:
+    job = shared.run(AT_ONCE.format(options=""), cell_id="nobody", allow_stdin=False)
+    assert three(job) == THREE
+    again = shared.run("env.submit(autostop=True); print('done')", cell_id="by hand")
+    assert three(again) == THREE
+    assert below(again)[-1].endswith("done\n")
+
+
 def test_threads_of_the_users_that_a_context_is_copied_to_print_there_as_well(shared: Kernel) -> None:
     code = (
         "%%sage_submit threads -o job\nimport asyncio\n"
