@@ -16,9 +16,6 @@ from sage_nb.notebook.holding import held_of_thread, next_held
 
 __all__ = ["Cell", "Gates", "cell_is_running", "current_cell", "mark_cell", "pin_threads"]
 
-_HEADLESS = 10
-"""How much more a job may print where nobody looks at a page that it could freeze."""
-
 _running = False
 
 
@@ -68,14 +65,11 @@ def pin_threads(shell: Any) -> ThreadContext:
     parent = get_parent()
     if not parent:
         return nullcontext
-    watched, held = current_cell(shell).watched, next_held.get()
+    held = next_held.get()
 
     @contextmanager
     def pinned() -> Iterator[None]:
         token, waits = shell.set_thread_parent(parent), held_of_thread.set(held)
-        printed = of_job.get()
-        if printed is not None and not watched:
-            printed.widen(_HEADLESS)
         try:
             yield
         finally:
