@@ -31,7 +31,7 @@ from sage_nb.engine.letters import DeadLetters
 from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import JobLog
 from sage_nb.engine.loops import LoopEnded
-from sage_nb.engine.printing import Printed, printing_of
+from sage_nb.engine.printing import Limits, Printed, printing_of
 from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.services import ServiceHost, Step
 from sage_nb.engine.stages import Plan, Stage
@@ -92,6 +92,7 @@ class Dispatcher:
         on_end: Callable[[], None] = lambda: None,
         on_restart: Callable[[], None] = lambda: None,
         thread_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        limits: Limits | None = None,
         ray: dict[str, Any] | None = None,
         results: Callable[[tuple[Operator, ...]], Results] = make_results,
     ) -> None:
@@ -133,7 +134,7 @@ class Dispatcher:
         self._on_change = on_change
         self._on_end = on_end
         self._on_restart = on_restart
-        self.printed = Printed()
+        self.printed = Printed(limits)
         self.thread_context = partial(printing_of, self.printed, thread_context)
         self._context = contextvars.copy_context()
         self._lock = threading.RLock()

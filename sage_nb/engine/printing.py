@@ -18,21 +18,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Limits", "Printed", "of_job", "printing_of"]
+__all__ = ["Limits", "Printed", "limits_for", "of_job", "printing_of"]
 
 _KEPT = 500  # lines
 _WIDTH = 1000  # characters of a kept line
 _AGAIN = 20  # of the kept lines, those that follow in the cell
 _TRIM = 1 << 16
 _FLUSH = 0.1
-_TURN = 3
 _SMALL = 4096  # characters
 _COUNT_AT, _COUNT_WITHIN = 1000, 0.05
 _STEERING = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?")
-_CUT = "… more than a cell can show: from here on lines are counted, and the last ones kept\n"
+_CUT = f"… more than a cell should show: from here on lines are counted, and the last {_KEPT} are in the job's view\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,16 @@ class Limits:
     """In which all that room is there again."""
     most: int = 10
     """How often all that room is there in the job's whole life."""
+
+
+_WATCHED = Limits(lines=200, size=64 << 10)
+"""So that the view and its Stop stay near."""
+_UNWATCHED = Limits(lines=10_000, size=2_560 << 10, displays=1_000)
+
+
+def limits_for(watched: bool | None) -> Limits:
+    """How much a job may print for somebody who looks at a page, for nobody, or for who knows whom."""
+    return Limits() if watched is None else _WATCHED if watched else _UNWATCHED
 
 
 class _Room:
@@ -73,7 +82,7 @@ class _Room:
         self.left = max(0.0, self.left - count)
 
     def is_there_again(self) -> bool:
-        return self.left >= self._size / 10
+        return self.left >= self._size / 5
 
 
 class _Tail:
@@ -106,10 +115,12 @@ class Printed:
     """What one job prints. All may be called from any thread."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+        limits = limits or Limits()
         self._lock = threading.RLock()  # a thread that is given up may be told so in the midst of a print
-        self._widened = False
-        self._begin()
+        self._lines = _Room(limits.lines, limits.seconds, limits.most)
+        self._size = _Room(limits.size, limits.seconds, limits.most)
+        self._displays = _Room(limits.displays, limits.seconds, limits.most)
+        self._updates = _Room(limits.displays, limits.seconds / 10, float("inf"))
         self.lines = 0
         """Lines in all."""
         self.held = 0
@@ -128,23 +139,6 @@ class Printed:
         """What takes on the text, while some is held back."""
         self._gap = self._gap_size = 0
         self._late: dict[str, Callable[[], object]] = {}
-
-    def _begin(self) -> None:
-        limits = self._limits
-        self._lines = _Room(limits.lines, limits.seconds, limits.most)
-        self._size = _Room(limits.size, limits.seconds, limits.most)
-        self._displays = _Room(limits.displays, limits.seconds, limits.most)
-        self._updates = _Room(limits.displays, limits.seconds / 10, float("inf"))
-
-    def widen(self, factor: int) -> None:
-        """Give a job that has not printed yet `factor` times as much room, once."""
-        with self._lock:
-            if not self._widened:
-                self._widened, one = True, self._limits
-                self._limits = replace(
-                    one, lines=one.lines * factor, size=one.size * factor, displays=one.displays * factor
-                )
-                self._begin()
 
     def take(self, text: str, write: Callable[[str], object], flush: Callable[[], object] | None = None) -> int:
         """A thread of the job prints `text`: pass it on with `write`, or keep it. Returns its length, as `write` of a
@@ -191,10 +185,9 @@ class Printed:
             self._close(text, write)
 
     def _turn_to(self, flush: Callable[[], object] | None) -> None:
-        """Another stream than before is written to. The messages that costs take room as well."""
+        """Another stream than before is written to."""
         if self._flush is not None:
             self._flush()
-            self._lines.take(_TURN)
         self._flush = flush
 
     def _close(self, text: str, write: Callable[[str], object]) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
 from sage_nb.engine.failure import safe_str, safe_text
+from sage_nb.engine.printing import limits_for
 from sage_nb.engine.results import Results, make_results
 from sage_nb.engine.stages import Plan
 from sage_nb.errors import JobStateError
@@ -36,27 +37,36 @@ from sage_nb.pipeline.graph import Operator
 if TYPE_CHECKING:
     from sage_nb.jobs.environment import LocalEnvironment
 
-__all__ = ["JobManager", "default_manager", "thread_context", "use_thread_context"]
+__all__ = ["JobManager", "default_manager", "thread_context", "use_thread_context", "watched"]
 
 _HISTORY = 1000
 _EXIT_LIMIT = 1.9
 
 ThreadContext = Callable[[], AbstractContextManager[Any]]
 _make_thread_context: Callable[[], ThreadContext] = lambda: nullcontext  # noqa: E731
+_is_watched: Callable[[], bool | None] = lambda: None  # noqa: E731
 
 
-def use_thread_context(factory: Callable[[], ThreadContext]) -> None:
+def use_thread_context(
+    factory: Callable[[], ThreadContext], is_watched: Callable[[], bool | None] = lambda: None
+) -> None:
     """Have `factory()` called at each submit, and the context manager it returns entered in each of the job's threads.
 
-    A notebook pins the threads' output to the submitting cell that way.
+    A notebook pins the threads' output to the submitting cell that way. `is_watched()` says whether somebody looks at a
+    page that what the job prints goes to; None where that is not known.
     """
-    global _make_thread_context
-    _make_thread_context = factory
+    global _make_thread_context, _is_watched
+    _make_thread_context, _is_watched = factory, is_watched
 
 
 def thread_context() -> ThreadContext:
     """For a job that is submitted now: what its threads enter."""
     return _make_thread_context()
+
+
+def watched() -> bool | None:
+    """For a job that is submitted now: whether somebody looks at a page; None where that is not known."""
+    return _is_watched()
 
 
 class JobManager:
@@ -118,6 +128,7 @@ class JobManager:
             on_change=lambda: self._changed(reference[0]),
             on_end=lambda: self._record(reference[0]),
             thread_context=thread_context(),
+            limits=limits_for(watched()),
             ray=env.config.get("ray"),
             results=results,
             on_restart=on_restart,

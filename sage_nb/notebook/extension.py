@@ -48,7 +48,7 @@ class _Loaded:
         html.for_type(SubmittingEnvironment, environment_html)
         text.for_type(SubmittingEnvironment, lambda env, printer, cycle: printer.text(environment_text(env)))
         self.gates = Gates(shell)
-        use_thread_context(lambda: pin_threads(shell))
+        use_thread_context(lambda: pin_threads(shell), lambda: current_cell(shell).watched)
 
     def before_cell(self, info: Any) -> None:
         self.magics.raw_cell = info.raw_cell or ""

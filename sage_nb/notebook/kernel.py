@@ -12,11 +12,9 @@ from typing import Any
 
 from sage_nb.engine.printing import of_job
 from sage_nb.jobs.manager import ThreadContext
+from sage_nb.notebook.holding import held_of_thread, next_held
 
 __all__ = ["Cell", "Gates", "cell_is_running", "current_cell", "mark_cell", "pin_threads"]
-
-_HEADLESS = 10
-"""How much more a job may print where nobody looks at a page that it could freeze."""
 
 _running = False
 
@@ -67,24 +65,23 @@ def pin_threads(shell: Any) -> ThreadContext:
     parent = get_parent()
     if not parent:
         return nullcontext
-    watched = current_cell(shell).watched
+    held = next_held.get()
 
     @contextmanager
     def pinned() -> Iterator[None]:
-        token = shell.set_thread_parent(parent)
-        printed = of_job.get()
-        if printed is not None and not watched:
-            printed.widen(_HEADLESS)
+        token, waits = shell.set_thread_parent(parent), held_of_thread.set(held)
         try:
             yield
         finally:
+            held_of_thread.reset(waits)
             shell.reset_thread_parent(token)
 
     return pinned
 
 
 class Gates:
-    """What a job prints and displays passes through its `Printed`; what all others do is left alone.
+    """What a job prints and displays passes through its `Printed`, and waits for its view; what all others do is left
+    alone.
 
     `sys.stdout`, `sys.stderr` and what publishes displays stay the kernel's own objects; each gets a class with one
     more question in it: whose thread is it? (An attribute of the object would not do: IPython puts a `write` of its
@@ -117,8 +114,11 @@ def _gated_stream(cls: Any) -> type:
         @property
         def write(self) -> Callable[[str], Any]:
             found: Callable[[str], Any] = self.__dict__.get("write") or super().write
-            printed = of_job.get()
-            return found if printed is None else partial(printed.take, write=found, flush=super().flush)
+            flush: Callable[[], Any] = super().flush
+            printed, held = of_job.get(), held_of_thread.get()
+            if held is not None and held.waits:
+                found, flush = partial(held.pass_on, found), held.passing(flush)
+            return found if printed is None else partial(printed.take, write=found, flush=flush)
 
         @write.setter
         def write(self, value: Callable[[str], Any]) -> None:
@@ -129,8 +129,10 @@ def _gated_stream(cls: Any) -> type:
             self.__dict__.pop("write", None)
 
         def flush(self) -> None:
-            printed = of_job.get()
-            if printed is None or printed.may_flush():
+            printed, held = of_job.get(), held_of_thread.get()
+            if held is not None and held.waits:
+                held.pass_on(super().flush)
+            elif printed is None or printed.may_flush():
                 super().flush()
 
     return OutStream
@@ -140,7 +142,9 @@ def _gated_publisher(cls: Any) -> type:
     class DisplayPublisher(cls):  # type: ignore[misc]
         def publish(self, *args: Any, transient: dict[str, Any] | None = None, update: bool = False, **kw: Any) -> None:
             publish = partial(super().publish, *args, transient=transient, update=update, **kw)
-            printed = of_job.get()
+            printed, held = of_job.get(), held_of_thread.get()
+            if held is not None and held.waits:
+                publish = partial(held.pass_on, publish)
             if printed is None:
                 publish()
             else:

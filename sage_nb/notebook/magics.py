@@ -20,6 +20,7 @@ from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.submitting import BACKENDS, SubmittingEnvironment
 from sage_nb.notebook.cells import run_body
 from sage_nb.notebook.headless import wait_at_cell_end
+from sage_nb.notebook.holding import holding
 from sage_nb.notebook.kernel import Cell, current_cell
 from sage_nb.notebook.known import Found, Known, address_in
 from sage_nb.notebook.replacing import Shown
@@ -176,6 +177,7 @@ class SageMagics(Magics):
         args = arguments(self.sage_submit, line)
         check_output("sage_submit", args.output)
         here = current_cell(self.shell)
+        env: SubmittingEnvironment | None = None
         try:
             self._check_place(args, cell)
             env = self._named_environment(args.name) if cell is None else None
@@ -183,11 +185,20 @@ class SageMagics(Magics):
             self._shown.replace(here)
             if env is None:
                 env = self._declare(args, cell or "")
-            job = env._submit(args.wait, args.timeout, args.cleanup or self.cleanup)
+            with holding(here.watched):
+                job = env._submit(args.wait, args.timeout, args.cleanup or self.cleanup)
+                self._show(job, here, args.output)
         except (SageError, Missing) as exc:
             raise UsageError(self._one_line(exc)) from None
+        except KeyboardInterrupt:
+            if env is not None:
+                env.stop(INTERRUPT_GRACE)
+            raise
         try:
-            self._follow(job, here, args.output, wait=args.wait)
+            if not here.watched:
+                wait_at_cell_end(job, self.shell, here)
+            elif args.wait:
+                job.wait()
         except KeyboardInterrupt:
             job.stop(INTERRUPT_GRACE)
             raise
@@ -212,12 +223,15 @@ class SageMagics(Magics):
         check_output("sage_attach", args.output)
         here = current_cell(self.shell)
         held = self._held(args.job)
-        try:
-            job = self._server(args.server).attach(held)
-        except SageError as exc:
-            raise UsageError(f"%sage_attach: {exc}") from None
-        self._shown.replace(here, spare=job.uuid)
-        self._follow(job, here, args.output, submitted=False)
+        with holding(here.watched):
+            try:
+                job = self._server(args.server).attach(held)
+            except SageError as exc:
+                raise UsageError(f"%sage_attach: {exc}") from None
+            self._shown.replace(here, spare=job.uuid)
+            self._show(job, here, args.output, submitted=False)
+        if not here.watched:
+            wait_at_cell_end(job, self.shell, here)
 
     def _server(self, word: str | None) -> JobManagerClient:
         """The server at an address, or else the one that the notebook is connected to, or the one on this machine."""
@@ -227,17 +241,12 @@ class SageMagics(Magics):
 
         return self._known.client_at(address_in(self.shell.user_ns, word or str(DEFAULT_PORT)))
 
-    def _follow(self, job: Job, here: Cell, output: str | None, *, wait: bool = False, submitted: bool = True) -> None:
-        """Show the job, and wait for it where the cell has to."""
-        __tracebackhide__ = True
+    def _show(self, job: Job, here: Cell, output: str | None, *, submitted: bool = True) -> None:
+        """Keep the job, and show it where somebody looks."""
         if output:
             self.shell.user_ns[output] = job
         view = show_job(job, self.shell, live=True) if here.watched else None
         self._shown.add(here, job, view, submitted=submitted)
-        if not here.watched:
-            wait_at_cell_end(job, self.shell, here)
-        elif wait:
-            job.wait()
 
     def _check_place(self, args: argparse.Namespace, cell: str | None) -> None:
         given = [option for option in ("remote", "local", "attached", "backend") if getattr(args, option)]

@@ -14,7 +14,7 @@ from sage_nb.jobs.announcing import announce
 from sage_nb.jobs.environment import LocalEnvironment, register_pipeline
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.job import Job
-from sage_nb.jobs.manager import thread_context
+from sage_nb.jobs.manager import thread_context, watched
 from sage_nb.jobs.planning import picture
 from sage_nb.jobs.submitting import SubmittingEnvironment, check_backend
 from sage_nb.pipeline.restarts import refuse_unreplayable
@@ -146,6 +146,7 @@ class RemoteEnvironment(SubmittingEnvironment):
             machine=machine(),
             folder=os.getcwd(),
             warnings=copy_warnings(self._graph),
+            watched=watched(),
             **more,
         )
 

@@ -65,6 +65,8 @@ class PayloadHead(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which the owner may be gone."""
     warnings: tuple[str, ...] = ()
     """What the one who submits is told of the pipeline, and whoever watches the job is to know."""
+    watched: bool | None = None
+    """Whether somebody looks at a page that what the job prints goes to; None where that is not known."""
     machine: str = ""
     folder: str = ""
     """Where it was submitted: relative paths mean that folder, if the server is on the same machine."""

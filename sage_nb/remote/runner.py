@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
@@ -30,7 +31,7 @@ from sage_nb.engine.travelled import dumps_exception
 from sage_nb.errors import SageError, ShippingError
 from sage_nb.jobs.environment import LocalEnvironment
 from sage_nb.jobs.job import Job
-from sage_nb.jobs.manager import JobManager
+from sage_nb.jobs.manager import JobManager, use_thread_context
 from sage_nb.remote import protocol
 from sage_nb.remote.cluster import use_token
 from sage_nb.remote.outbox import Outbox
@@ -134,6 +135,7 @@ class _Runner:
             job._dispatcher.say(warning, "WARNING")
 
     def _start(self, env: LocalEnvironment, head: PayloadHead, uuid: str) -> Job:
+        use_thread_context(lambda: nullcontext, lambda: head.watched)
         manager = _Manager(self._outbox)
         job = env._submit(
             head.autostop,

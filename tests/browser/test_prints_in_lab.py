@@ -56,7 +56,7 @@ def test_a_flood_neither_freezes_the_page_nor_fills_the_file(page: LabPage) -> N
     page.screenshot("flood-ended")
     saved = page.save()
     said = "".join(one.text for one in saved.cells[1].outputs if one.output_type == "stream")
-    assert 1_000 < said.count("line ") < 1_100
+    assert 200 < said.count("line ") < 300
     assert page.file.stat().st_size < 400_000
     html = next(one.data["text/html"] for one in saved.cells[1].outputs if "text/html" in one.get("data", {}))
     assert re.search(r"[\d,]+ lines, showing the last 500", html)

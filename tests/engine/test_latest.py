@@ -36,7 +36,7 @@ def test_the_newest_item_of_each_key_is_kept_in_the_order_in_which_the_keys_firs
     out = job.results["revenue"]
     assert (list(out), len(out), dict(out)) == (REVENUE, 3, dict(REVENUE))
     assert (out[0], out[-1], out[1:], out == REVENUE) == (REVENUE[0], REVENUE[-1], REVENUE[1:], True)
-    assert out.to_pandas()["value"].tolist() == REVENUE
+    assert out.to_pandas().values.tolist() == [list(pair) for pair in REVENUE]
     assert repr(out) == "<Result 'revenue': 3 items>"
     assert counts(job)["revenue"] == (5, 0)
 
