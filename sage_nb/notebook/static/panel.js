@@ -179,7 +179,6 @@ function jobsPanel(hub, notebooks, panel) {
  * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
 function openNotebooks(app, tracker, hub, actions) {
   const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
-  const encoded = (/** @type {string} */ path) => path.split("/").map(encodeURIComponent).join("/");
 
   /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
    * @param {any} panel */
@@ -206,16 +205,10 @@ function openNotebooks(app, tracker, hub, actions) {
     return fulfil(panel);
   }
   /** @param {Row} row */
-  async function attach({ uuid, place, path: beside }) {
-    const folder = (beside ?? tracker.currentWidget?.context.path ?? "").split("/").slice(0, -1).join("/");
-    const { path } = await hub.ask("POST", `api/contents/${encoded(folder)}`, { type: "notebook" });
-    const source = `%load_ext sage_nb\n%sage_attach ${uuid} ${place}`;
-    const cell = { cell_type: "code", id: "attach", source, metadata: {}, outputs: [], execution_count: null };
-    const specs = app.serviceManager.kernelspecs.specs, name = specs?.default ?? "python3";
-    const kernelspec = { name, display_name: specs?.kernelspecs[name]?.display_name ?? name };
-    const content = { cells: [cell], metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
-    await hub.ask("PUT", `api/contents/${encoded(path)}`, { type: "notebook", format: "json", content });
-    await open(path, { run: true });
+  async function attach({ uuid, path }) {
+    const beside = path ?? tracker.currentWidget?.context.path ?? "";
+    const made = await hub.ask("POST", `sage-nb/jobs/${uuid}/notebook`, { beside });
+    await open(made.path, { run: true });
   }
 
   /** Outputs that still ask for a widget although their job has ended get its last state; those of jobs that nobody
