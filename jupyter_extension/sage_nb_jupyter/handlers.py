@@ -11,6 +11,8 @@ import msgspec
 from jupyter_server.auth.decorator import ws_authenticated
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from jupyter_server.base.websocket import WebSocketMixin
+from jupyter_server.utils import ensure_async
+from nbformat.v4 import new_code_cell, new_notebook
 from tornado import web
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
@@ -38,6 +40,7 @@ def handlers() -> list[tuple[str, type[web.RequestHandler]]]:
         (rf"sage-nb/jobs/{job}", _Job),
         (rf"sage-nb/jobs/{job}/bundle", _Bundle),
         (rf"sage-nb/jobs/{job}/logs", _Logs),
+        (rf"sage-nb/jobs/{job}/notebook", _Notebook),
         (rf"sage-nb/jobs/{job}/(?P<op>stop|pause|resume)", _Order),
         (r"sage-nb/server", _Server),
         (r"sage-nb/server/start", _Start),
@@ -110,6 +113,32 @@ class _Logs(_Answers):
         if not (asked.isascii() and asked.isdigit() and int(asked[:9]) > 0):
             raise web.HTTPError(400, f"n is a number of lines, 1 or more, not {asked[:60]!r}")
         self.answer(await self.hub.logs(uuid, min(int(asked[:9]), 10_000)))
+
+
+class _Beside(msgspec.Struct):
+    beside: str = ""
+
+
+class _Notebook(_Answers):
+    @web.authenticated
+    @may("execute")
+    @may("write", "contents")
+    async def post(self, uuid: str) -> None:
+        """Make a notebook that attaches to a server's job, in the folder of another one; its path is the answer."""
+        snapshot = (await self.hub.found(uuid)).snapshot
+        try:
+            beside = msgspec.json.decode(self.request.body or b"{}", type=_Beside).beside
+        except UNREADABLE as exc:
+            raise web.HTTPError(400, f"not understood: {exc}") from exc
+        specs = self.kernel_spec_manager
+        name = self.kernel_manager.default_kernel_name
+        kernel = {"name": name, "display_name": (await ensure_async(specs.get_kernel_spec(name))).display_name}
+        source = f"%load_ext sage_nb\n%sage_attach {snapshot.uuid} {snapshot.server or ''}".rstrip()
+        notebook = new_notebook(cells=[new_code_cell(source)], metadata={"kernelspec": kernel})
+        contents = cast(Any, self.contents_manager)
+        made = await ensure_async(contents.new_untitled(path=beside.rpartition("/")[0], type="notebook"))
+        await ensure_async(contents.save({"type": "notebook", "content": notebook}, made["path"]))
+        self.answer({"path": made["path"]}, HTTPStatus.CREATED)
 
 
 class _Order(_Answers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -509,13 +510,13 @@ def test_buttons_work_with_the_keyboard_and_leave_the_focus_in_the_job(view: Vie
 
 def test_a_view_says_when_it_is_open_and_in_sight(view: View) -> None:
     """The kernel hears of opening, of leaving and entering the screen, and of closing; nothing else is said."""
-    view.show("completed")
+    view.show("running")
     assert view.said() == [{"open": True}]
     view.page.evaluate("""() => { document.body.style.paddingTop = "5000px" }""")
     view.page.wait_for_function("() => commands.length === 2")
     view.page.evaluate("() => scrollTo(0, 5000)")
     view.page.wait_for_function("() => commands.length === 3")
-    view.page.evaluate("() => { jobs.completed.dispose(); jobs.completed.dispose() }")
+    view.page.evaluate("() => { jobs.running.dispose(); jobs.running.dispose() }")
     assert view.said() == [{"open": True}, {"visible": False}, {"visible": True}, {"open": False}]
     assert view.page.locator(".sage-job").count() == 0
 
@@ -537,7 +538,39 @@ def test_a_view_of_a_servers_job_that_hears_nothing_says_how_to_find_it(view: Vi
     expect(view.page.locator(".sage-title")).to_have_text("flight delayson flights.example.org:190018b1d0a77")
     expect(view.page.locator(".sage-waiting")).to_have_text("Waiting for the connection to flights.example.org:19001")
     view.page.evaluate(LATER)
-    expect(view.page.locator(".sage-waiting")).to_contain_text("%sage_attach 8b1d0a77 shows the job again")
+    expect(view.page.locator(".sage-waiting")).to_contain_text(
+        "%sage_attach 8b1d0a77 flights.example.org:19001 shows the job again"
+    )
+
+
+DEAF = "() => { commands.push = () => { throw new Error('Cannot send') } }"
+
+
+def test_a_view_of_a_servers_job_whose_kernel_is_gone_says_so_and_offers_no_buttons(view: View) -> None:
+    """Where no Jupyter server tells of the job; what a kernel says after all counts again."""
+    view.show("lost")
+    view.page.evaluate(DEAF)
+    stop = view.page.get_by_role("button", name="Stop")
+    stop.click()
+    expect(view.page.locator(".sage-waiting")).to_have_text(
+        "The kernel was restarted, or it is gone. %sage_attach 8b1d0a77 flights.example.org:19001 shows the job again."
+    )
+    for button in ("Pause", "Stop"):
+        expect(view.page.get_by_role("button", name=button, exact=True)).to_have_attribute("aria-disabled", "true")
+    elapsed = view.page.locator(".sage-facts > *").first.inner_text()
+    view.page.evaluate(LATER)
+    expect(view.page.locator(".sage-waiting")).to_contain_text("was restarted")
+    expect(view.page.locator(".sage-facts > *").first).to_have_text(elapsed)
+    view.update("lost")
+    expect(stop).not_to_have_attribute("aria-disabled", "true")
+
+
+def test_a_view_whose_kernel_is_gone_has_stopped_with_it(view: View) -> None:
+    view.show("running")
+    view.page.evaluate(DEAF)
+    expect(view.page.locator(".sage-state")).to_have_text(re.compile("Stopped"), timeout=8_000)
+    expect(view.page.locator(".sage-job")).to_contain_text("its kernel is gone")
+    expect(view.page.locator(".sage-buttons")).to_be_hidden()
 
 
 def test_an_order_that_could_not_be_given_can_be_given_again(view: View) -> None:

@@ -27,7 +27,11 @@ READ = [
     "static/jobview.js",
     "jobmanager/health",
 ]
-ORDERS = [f"jobs/{UUID}/stop", f"jobs/{UUID}/pause", f"jobs/{UUID}/resume", "server/start", "jobmanager/v1/jobs/1/stop"]
+ORDERS = [
+    *(f"jobs/{UUID}/{order}" for order in ("stop", "pause", "resume", "notebook")),
+    "server/start",
+    "jobmanager/v1/jobs/1/stop",
+]
 SOCKETS = ["live", "jobmanager/v1/watch"]
 
 

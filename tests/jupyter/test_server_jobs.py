@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 
+import nbformat
 import pytest
 
 from sage_nb import Job, JobManagerClient, RemoteEnvironment
@@ -62,6 +63,23 @@ def test_a_job_of_the_server_is_listed_followed_and_stopped(jupyter: JupyterServ
     assert isinstance(jupyter.get(f"jobs/{job.uuid}/logs?n=5"), list)
     JobManagerClient(port=port).delete_job(job.uuid)
     page.wait(lambda message: message == {"op": "gone", "job": job.uuid})
+
+
+def test_a_notebook_is_made_that_attaches_to_a_job(jupyter: JupyterServer, port: int) -> None:
+    job = submitted(port, "attached to")
+    (jupyter.root / "some folder").mkdir(exist_ok=True)
+    body = json.dumps({"beside": "some folder/other.ipynb"}).encode()
+    answer = jupyter.ask("POST", f"sage-nb/jobs/{job.uuid}/notebook", body)
+    assert answer.status == 201, answer
+    path = answer.json["path"]
+    assert path.startswith("some folder/")
+    notebook = nbformat.read(jupyter.root / path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert [cell.source for cell in notebook.cells] == [f"%load_ext sage_nb\n%sage_attach {job.uuid} 127.0.0.1:{port}"]
+    assert jupyter.ask("POST", f"sage-nb/jobs/{job.uuid}/notebook", b"[]").status == 400
+    assert jupyter.post("jobs/none/notebook").status == 404
+    job.stop()
 
 
 def job_number(port: int, uuid: str) -> int:

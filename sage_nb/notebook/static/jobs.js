@@ -5,15 +5,10 @@
 // `%sage_jobs`: it is imported from a Blob and can import no other file, so the text of the kit comes with its model. A
 // drawing patches the page: what is focused or expanded stays so. What a row says is put in as text.
 
-/** @typedef {{uuid: string, name: string, status: string, where: "kernel" | "server", place: string,
- *   path: string | null, cell: string | null, started: number | null, elapsed: number, items: number, rate: number,
- *   fraction: number | null, services: {name: string, state: string}[], error: string | null}} Row
- * @typedef {"stop" | "open" | "attach" | "show" | "hide"} Command
- * @typedef {{kit: typeof import("./jobview.js"), onCommand: (said: {command: Command, job: string}) => void,
- *   theme?: "light" | "dark", commands?: Command[]}} Options  `commands`: those that are offered, if not all */
+/** @import { Model, Order, Row, TableOptions } from "./types.d.ts" */
 
 const UNANSWERED_MS = 5000;
-/** @type {[Command, string, string, (row: Row, ended: boolean) => boolean][]} */
+/** @type {[Order, string, string, (row: Row, ended: boolean) => boolean][]} */
 const BUTTONS = [
   ["open", "Open the cell", "M6.5 3H3v10h10V9.5M9 3h4v4M13 3L7.5 8.5", (row) => Boolean(row.path && row.cell)],
   ["attach", "Attach in a new notebook", "M3.5 2.5h9v11h-9zM8 5.5v5M5.5 8h5", (row) => row.where === "server"],
@@ -25,10 +20,10 @@ const EXAMPLE = `%%sage_submit squares
 numbers = env.from_batch(range(10))
 numbers.map(lambda x: x * x).show("squares")`;
 
-/** One job; `slot` is where its full view goes. @param {string} job @param {Options} options */
+/** One job; `slot` is where its full view goes. @param {string} job @param {TableOptions} options */
 function rowNode(job, { kit, onCommand, commands }) {
   const { ENDED, TICKING, each, g, h, icon, say, set, words } = kit;
-  const offered = (/** @type {Command} */ command) => !commands || commands.includes(command);
+  const offered = (/** @type {Order} */ command) => !commands || commands.includes(command);
   const div = (/** @type {string} */ name, /** @type {Node[]} */ ...inside) => h("div", { class: name }, ...inside);
   const mark = icon("queued"), track = kit.progressBar(), word = h("span"), title = h("span", { class: "sage-name" });
   const error = div("sage-error"), slot = div("sage-slot");
@@ -48,7 +43,7 @@ function rowNode(job, { kit, onCommand, commands }) {
   slot.hidden = true;
   if (offered("show")) head.addEventListener("click", () => press(slot.hidden ? "show" : "hide"));
 
-  function press(/** @type {Command} */ command) {
+  function press(/** @type {Order} */ command) {
     if (command === "show" || command === "hide") slot.hidden = command === "hide";
     if (command === "stop") {
       if (stopped || row.status === "stopping") return;
@@ -94,7 +89,7 @@ function rowNode(job, { kit, onCommand, commands }) {
 }
 
 /** Shows jobs in `el`, those that run first, else in the order given. `slot` is where the full view of a job goes.
- * @param {HTMLElement} el @param {Options} options */
+ * @param {HTMLElement} el @param {TableOptions} options */
 export function mountJobs(el, options) {
   const { ENDED, each, h, say, set } = options.kit, rows = new Map(), example = h("pre", { tabindex: 0 }, EXAMPLE);
   const copy = h("button", { type: "button" }, "Copy"), list = h("ul", { "aria-label": "Jobs" });
@@ -127,34 +122,25 @@ export function mountJobs(el, options) {
 }
 
 /** The widget: commands go to its kernel, and to the page's plugin, which gets through to a kernel that is stuck.
- * @param {{model: {get: (name: string) => any, on: Function, off: Function, send: (content: any) => void},
- *   el: HTMLElement}} context */
+ * @param {{model: Model, el: HTMLElement}} context */
 async function render({ model, el }) {
   const url = URL.createObjectURL(new Blob([model.get("kit")], { type: "text/javascript" })), kit = await import(url);
-  const page = /** @type {any} */ (globalThis).sageNb, id = `table-${Math.random().toString(36).slice(2, 10)}`;
-  /** @type {Options["onCommand"]} */
+  const page = /** @type {any} */ (globalThis).sageNb;
+  /** @type {TableOptions["onCommand"]} */
   const onCommand = ({ command, job }) => {
-    if (command === "stop") model.send({ command, job });
+    if (command === "stop") kernel.tell({ command, job });
     page?.command(job, command);
   };
   const jobs = mountJobs(el, { kit, commands: page ? ["open", "attach", "stop"] : ["stop"], onCommand });
-  // Rows come while somebody sees them: a page that is closed the hard way says nothing, so one that is open goes on.
-  let visible = true, saidAt = performance.now();
-  const tell = (now = visible) => {
-    saidAt = performance.now();
-    model.send({ command: "view", id, visible: (visible = now) });
-  };
-  const unwatch = kit.watchSight(el, tell);
-  const draw = () => {
-    jobs.update(model.get("rows"));
-    if (performance.now() - saidAt > kit.PRESENCE_MS) tell();
-  };
+  const draw = () => jobs.update(model.get("rows"));
+  const kernel = kit.speaker(el, (/** @type {any} */ said) => model.send(said), draw);
+  kernel.view();
   model.on("change:rows", draw);
   draw();
   return () => {
     URL.revokeObjectURL(url);
     model.off("change:rows", draw);
-    unwatch();
+    kernel.end();
     jobs.dispose();
   };
 }

@@ -6,41 +6,11 @@
 // per frame, none while nobody can see it. A drawing patches the page: what the reader selected, opened, scrolled or
 // focused stays as it was. What a snapshot says is put in as text, never as markup.
 //
-// Sections: types, words (the rules of `words.py`), tables, layout (the rules of `picture.py`), page, parts, notices,
-// the view, the widget.
+// Sections: words (the rules of `words.py`), tables, layout (the rules of `picture.py`), page, parts, notices, view,
+// widget.
 
-// ------------------------------------------------------------------ types
-
-/** @typedef {{id: number, name: string, kind: string, col: number, row: number, upstream: number[], items_in: number,
- *   items_out: number, rate: number, busy: number | null, queued: number, errors: number, where: string | null,
- *   stage: number, parallelism: number, executor: string, blocked: number | null, p50: number | null,
- *   p99: number | null, late: number}} Operator
- * @typedef {{id: number, x: number, y: number, left: number, right: number, outline: string, kind: string,
- *   name: string, many: string, process: number | null}} BoxPlace
- * @typedef {{key: string, start: number, end: number, path: string, head: string, back: boolean}} EdgePlace
- * @typedef {{name: string, type: string, state: string, calls: number, note: string | null}} Service
- * @typedef {{name: string, kind: string, total: number, columns: string[], types: string[], rows: string[][],
- *   shape: [number, number] | null, picture: string | null,
- *   kept: number | null}} Result
- * @typedef {{operator: string, total: number, rows: string[][]}} DeadLetters
- * @typedef {{time: number, level: string, source: string, text: string}} Log
- * @typedef {{total: number, held: number, lines: string[]}} Output
- * @typedef {{number: number, text: string, marked: boolean}} CodeLine
- * @typedef {{type: string, message: string, operator: string | null, item: string | null, where: string | null,
- *   code: CodeLine[], traceback: string}} Failure
- * @typedef {{uuid: string, name: string, status: string, backend: string, server: string | null, attempt: number,
- *   started: number | null, elapsed: number, items: number, rate: number, rates: number[], total: number | null,
- *   fraction: number | null, eta: number | null, waiting_for: string | null, operators: Operator[],
- *   drawing: {width: number, height: number, boxes: BoxPlace[], edges: EdgePlace[]},
- *   services: Service[], results: Result[], dead_letters: DeadLetters[], logs: Log[],
- *   log_total: number, output: Output | null, error: Failure | null, notes: string[]}} Snapshot
- * @typedef {{command: "stop" | "pause" | "resume"} | {command: "view", id: string, open: boolean}
- *   | {command: "view", id: string, visible: boolean} | {command: "download", result: string, format: string}} Command
- * @typedef {{result: string, format: string, error: string | null}} File  its content comes beside it
- * @typedef {{pending: string | null, unanswered: boolean, silent: boolean, elapsed: number}} Live  what the page knows
- *   beside the snapshot
- * @typedef {{node: Element, update: (s: Snapshot, live: Live) => void}} Part
- */
+/** @import { BoxPlace, CodeLine, Command, DeadLetters, EdgePlace, File, Live, Log, Model, Operator, Part, Result,
+ *   Service, Snapshot } from "./types.d.ts" */
 
 // ------------------------------------------------------------------ words
 
@@ -286,6 +256,10 @@ export function pictureAlt(s) {
 
 // ------------------------------------------------------------------ page
 
+const PRESENCE_MS = 5000, GONE = "its kernel is gone";
+/** The page's plugin (`panel.js`), where there is one: it knows jobs by way of the Jupyter server. */
+const page = () => /** @type {any} */ (globalThis).sageNb;
+
 /** @typedef {Record<string, string | number | boolean | null>} Attrs */
 
 /** Makes an HTML element. @template {keyof HTMLElementTagNameMap} T
@@ -359,6 +333,30 @@ export function watchSight(el, look) {
   };
 }
 
+/** How a view speaks to its kernel. Now and then it says that it is in sight: a page that is closed the hard way says
+ * nothing. @param {Element} el @param {(said: any) => void} send  raises where the kernel is gone
+ * @param {() => void} lose  called then @param {(visible: boolean) => void} [look]  called when the sight changes */
+export function speaker(el, send, lose, look = () => {}) {
+  const id = `view-${Math.random().toString(36).slice(2, 10)}`;
+  let visible = true;
+  function tell(/** @type {any} */ said) {
+    try {
+      send(said);
+    } catch {
+      lose();
+    }
+  }
+  const view = (/** @type {any} */ said = { visible }) => tell({ command: "view", id, ...said });
+  const unwatch = watchSight(el, (now) => {
+    if (now === visible) return;
+    visible = now;
+    view();
+    look(now);
+  });
+  const timer = setInterval(() => visible && view(), PRESENCE_MS);
+  return { tell, view, end: () => (clearInterval(timer), unwatch()) };
+}
+
 /** Applies `change`; a box that was scrolled to its end stays at its end.
  * @param {Element} box @param {() => void} change */
 function following(box, change) {
@@ -424,6 +422,7 @@ function headerPart(press) {
     node,
     update(s, live) {
       const ended = ENDED.has(s.status), stopping = s.status === "stopping" || live.pending === "stop";
+      const off = stopping || live.lost;
       const shown = stopping && !ended ? "stopping" : s.status;
       state.update(shown);
       say(word, words.stateWord(shown));
@@ -436,8 +435,8 @@ function headerPart(press) {
       const turning = live.pending === "pause" || live.pending === "resume";
       const [label, later, mark] = turn === "pause" ? ["Pause", "Pausing…", "paused"]
         : ["Resume", "Resuming…", "running"];
-      pause.update(turning ? later : label, mark, turning || stopping || !["running", "paused"].includes(s.status));
-      stop.update(stopping ? "Stopping…" : "Stop", "stopped", stopping);
+      pause.update(turning ? later : label, mark, turning || off || !["running", "paused"].includes(s.status));
+      stop.update(stopping ? "Stopping…" : "Stop", "stopped", off);
       set(pause.node.parentElement ?? node, { hidden: ended });
     },
   };
@@ -475,11 +474,13 @@ function factsPart(notify) {
       const eta = s.eta !== null && s.status === "running" ? words.endsIn(s.eta) : "";
       say(left, known ? [words.percent(s.fraction ?? 0), eta].filter(Boolean).join(" · ") : "");
       bar.update(s.status, s.fraction);
-      const hint = "No answer yet. If a cell is busy, Kernel → Interrupt gets through.";
-      const silence = "No news from the kernel. It is busy, or it is gone" +
-        (s.server ? `: %sage_attach ${s.uuid.slice(0, 8)} shows the job again.` : ", and the job with it.");
+      const again = `%sage_attach ${s.uuid.slice(0, 8)} ${s.server} shows the job again.`;
       const reason = s.waiting_for && !ended ? `Waiting for ${s.waiting_for}` : "";
-      say(waiting, live.unanswered ? hint : live.silent ? silence : reason);
+      const busy = live.away ? "" : " If a cell is busy, Kernel → Interrupt gets through.";
+      const gone = "No news from the kernel. It is busy, or it is gone" +
+        (s.server ? `: ${again}` : ", and the job with it.");
+      say(waiting, ended ? "" : live.lost ? `The kernel was restarted, or it is gone. ${again}`
+        : live.silent ? gone + (live.unanswered ? busy : "") : live.unanswered ? `No answer yet.${busy}` : reason);
       set(waiting, { hidden: !waiting.textContent });
     },
   };
@@ -875,7 +876,7 @@ function tellEnd(s) {
 
 // ------------------------------------------------------------------ the view
 
-export const PRESENCE_MS = 5000, TICK_MS = 250;
+export const TICK_MS = 250;
 const ANSWER_MS = 4000, SILENCE_MS = 5000;
 /** By command, the states in which it is still to be carried out. @type {Record<string, string[]>} */
 const WAITS_ON = {
@@ -891,8 +892,7 @@ const WAITS_ON = {
  * @returns {{update: (snapshot: Snapshot) => void, answer: (of: File, data: DataView<ArrayBuffer>[]) => void,
  *   dispose: () => void}} */
 export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) {
-  const id = `view-${Math.random().toString(36).slice(2, 10)}`;
-  const results = resultsPart(formats, (result, format) => onCommand({ command: "download", result, format }));
+  const results = resultsPart(formats, (result, format) => kernel.tell({ command: "download", result, format }));
   const parts = [headerPart(press), factsPart(notify), errorPart(), notesPart(), picturePart(), operatorsPart(),
     servicesPart(), results, outputPart(), logsPart()];
   const status = h("div", { class: "sage-unseen", role: "status", "aria-live": "polite" });
@@ -901,7 +901,8 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
   el.append(root);
 
   let latest = /** @type {Snapshot | null} */ (null), pending = /** @type {string | null} */ (null);
-  let drawn = "", seenAt = 0, frame = 0, visible = true, pressedAt = 0, notedAt = 0, saidAt = performance.now();
+  let drawn = "", seenAt = 0, frame = 0, visible = true, pressedAt = 0, notedAt = 0;
+  let away = false, lost = false, unfollow = /** @type {(() => void) | null} */ (null);
 
   /** @returns {Live} */
   function live() {
@@ -909,11 +910,26 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     const ticks = latest !== null && TICKING.has(latest.status);
     const silent = ticks && now - seenAt > SILENCE_MS;
     const elapsed = (latest?.elapsed ?? 0) + (ticks && !silent ? (now - seenAt) / 1000 : 0);
-    return { pending, elapsed, silent, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
+    return { pending, elapsed, silent, away, lost, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
+  }
+
+  /** The kernel says nothing: the page's plugin may know how the job goes on. */
+  function ask() {
+    if (!latest || ENDED.has(latest.status)) return;
+    const take = (/** @type {Snapshot | null} */ snapshot) => (snapshot ? update(snapshot) : orphan());
+    unfollow ??= page()?.follow(latest.uuid, take) ?? null;
+    if (!unfollow) orphan();
+  }
+  function orphan() {
+    if (!latest || !away) return;
+    lost = true;
+    pending = null;
+    if (!latest.server) update({ ...latest, status: "stopped", notes: [...latest.notes, GONE] });
+    schedule();
   }
 
   function press(/** @type {"stop" | "pause" | "resume"} */ command) {
-    const free = pending === null || (command === "stop" && pending !== "stop");
+    const free = !lost && (pending === null || (command === "stop" && pending !== "stop"));
     if (!latest || !free || !WAITS_ON[command].includes(latest.status)) return;
     pending = command;
     pressedAt = performance.now();
@@ -921,8 +937,8 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     draw();
     // By way of the Jupyter server where that knows the job: it gets through while the kernel is busy with a cell. A
     // second copy would be carried out much later, when the cell has ended; only a second Stop does no harm.
-    const sent = /** @type {any} */ (globalThis).sageNb?.command(latest.uuid, command);
-    if (!sent || command === "stop") onCommand({ command });
+    const sent = page()?.command(latest.uuid, command);
+    if (!sent || command === "stop") kernel.tell({ command });
   }
 
   function draw() {
@@ -933,66 +949,70 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     const shown = pending === "stop" ? "stopping" : latest.status;
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
-    // A page that is closed the hard way says nothing; one that goes on saying so is there.
     const ended = ENDED.has(latest.status);
-    if (performance.now() - saidAt > PRESENCE_MS && !ended) tell({ command: "view", id, visible: true });
-    set(root, { "data-status": shown, "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
+    set(root, { "data-status": shown, "data-away": away });
+    set(root, { "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     // What a screen reader says; counters are never announced.
     const cause = shown === "failed" && latest.error ? `: ${latest.error.type}: ${latest.error.message}` : "";
     if (shown !== drawn) say(status, `Job ${latest.name}: ${words.stateWord(shown).toLowerCase()}${cause}`);
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.
     if (hadFocus && ended && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
+    if (ended) release();
+  }
+
+  /** Listens to nothing any more, as of a job that has ended there is nothing to hear. */
+  function release() {
+    clearInterval(timer);
+    kernel.end();
+    unfollow?.();
   }
 
   function schedule() {
     if (visible && !frame) frame = requestAnimationFrame(draw);
   }
 
-  function tell(/** @type {Command} */ command) {
-    saidAt = performance.now();
-    onCommand(command);
+  function update(/** @type {Snapshot} */ snapshot) {
+    const ends = latest && !ENDED.has(latest.status) && ENDED.has(snapshot.status);
+    latest = snapshot;
+    seenAt = performance.now();
+    lost = false;
+    const answered = pending && !WAITS_ON[pending].includes(snapshot.status);
+    // A note says what became of an order: it can be given again.
+    if (answered || snapshot.notes.length > notedAt) pending = null;
+    schedule();
+    if (ends && notify !== null && snapshot.elapsed >= notify) tellEnd(snapshot);
   }
 
-  const unwatch = watchSight(el, (now) => {
-    if (now === visible) return;
+  const kernel = speaker(el, onCommand, () => {
+    away = true;
+    ask();
+  }, (now) => {
     visible = now;
-    tell({ command: "view", id, visible });
     schedule();
   });
   const timer = setInterval(() => {
-    if (!visible || !latest || frame || ENDED.has(latest.status)) return;
-    for (const part of parts.slice(0, 2)) part.update(latest, live());
+    if (!visible || !latest || ENDED.has(latest.status)) return;
+    const { silent, unanswered } = live();
+    if (silent && unanswered) ask();
+    if (!frame) for (const part of parts.slice(0, 2)) part.update(latest, live());
   }, TICK_MS);
-  onCommand({ command: "view", id, open: true });
+  kernel.view({ open: true });
 
   return {
     answer: results.answer,
-    update(snapshot) {
-      const ends = latest && !ENDED.has(latest.status) && ENDED.has(snapshot.status);
-      latest = snapshot;
-      seenAt = performance.now();
-      const answered = pending && !WAITS_ON[pending].includes(snapshot.status);
-      // A note says what became of an order: it can be given again.
-      if (answered || snapshot.notes.length > notedAt) pending = null;
-      schedule();
-      if (ends && notify !== null && snapshot.elapsed >= notify) tellEnd(snapshot);
-    },
+    update,
     dispose() {
       if (!root.isConnected && !root.parentNode) return;
-      clearInterval(timer);
+      release();
       cancelAnimationFrame(frame);
-      unwatch();
       root.remove();
-      onCommand({ command: "view", id, open: false });
+      kernel.view({ open: false });
     },
   };
 }
 
 // ------------------------------------------------------------------ the widget
-
-/** @typedef {{get: (name: string) => any, on: (event: string, f: (...args: any[]) => void) => void,
- *   off: (event: string, f: (...args: any[]) => void) => void, send: (content: any) => void}} Model */
 
 /** Pictures come apart from the snapshot, which is sent more often. @param {Model} model @returns {Snapshot} */
 function snapshotOf(model) {

@@ -8,7 +8,7 @@
 import * as kit from "./jobview.js";
 import { mountJobs } from "./jobs.js";
 
-/** @typedef {import("./jobs.js").Row} Row */
+/** @import { Row } from "./types.d.ts" */
 const { ENDED, h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
@@ -56,7 +56,8 @@ export async function plugins(shared) {
 /** What the server tells: rows and snapshots, over a WebSocket that is made anew where it ends.
  * @param {any} connection */
 function connect(connection) {
-  const settings = connection.makeSettings(), followed = /** @type {Set<string>} */ (new Set());
+  const settings = connection.makeSettings();
+  const followers = /** @type {Map<string, Set<(snapshot: any) => void>>} */ (new Map());
   const listeners = /** @type {((said: any) => void)[]} */ ([]);
   let socket = /** @type {WebSocket | null} */ (null), tries = 0, visible = false;
   const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
@@ -65,9 +66,15 @@ function connect(connection) {
     rows: /** @type {Row[] | null} */ (null), // null: not known yet
     row: (/** @type {string} */ job) => hub.rows?.find((row) => row.uuid === job),
     listen: (/** @type {(said: any) => void} */ listener) => listeners.push(listener), // null: the connection ended
-    follow(/** @type {string} */ job, /** @type {boolean} */ on) {
-      followed[on ? "add" : "delete"](job);
-      send({ op: on ? "follow" : "unfollow", job });
+    /** Gives the newest snapshots of a job, and null where nobody knows it, until what is returned is called.
+     * @param {string} job @param {(snapshot: any) => void} take */
+    follow(job, take) {
+      const all = followers.get(job) ?? new Set();
+      followers.set(job, all.add(take));
+      send({ op: "follow", job });
+      return () => {
+        if (all.delete(take) && !all.size && followers.delete(job)) send({ op: "unfollow", job });
+      };
     },
     look: (/** @type {boolean} */ now) => now !== visible && send({ op: "visible", visible: (visible = now) }),
     /** Asks the server; raises an Error in words. @param {string} method @param {string} path @param {any} [body] */
@@ -85,12 +92,13 @@ function connect(connection) {
     mine.onopen = () => {
       tries = 0;
       send({ op: "visible", visible });
-      followed.forEach((job) => send({ op: "follow", job }));
+      for (const job of followers.keys()) send({ op: "follow", job });
     };
     mine.onmessage = ({ data }) => {
       const said = JSON.parse(data);
       if (said.op === "jobs") hub.rows = said.rows;
-      tell(said);
+      if (said.op === "jobs") tell(said);
+      else followers.get(said.job ?? said.snapshot.uuid)?.forEach((take) => take(said.snapshot ?? null));
     };
     mine.onclose = () => {
       hub.rows = null;
@@ -105,7 +113,7 @@ function connect(connection) {
 /** Fills the panel. @param {ReturnType<typeof connect>} hub
  * @param {ReturnType<typeof openNotebooks> | null} notebooks @param {any} panel */
 function jobsPanel(hub, notebooks, panel) {
-  const views = /** @type {Map<string, {update: (snapshot: any) => void, dispose: () => void}>} */ (new Map());
+  const views = /** @type {Map<string, () => void>} */ (new Map()); // what closes them
   const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
   const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
   const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
@@ -141,21 +149,18 @@ function jobsPanel(hub, notebooks, panel) {
     }));
     const onCommand = (/** @type {any} */ { command }) => // an order about a known job went by `sageNb`
       ORDERS.has(command) && !hub.row(job) && attempt(() => run(command, job));
-    views.set(job, kit.mountJob(slot, { onCommand }));
+    views.set(job, viewOf(hub, job, slot, onCommand));
     slot.append(all, lines);
-    hub.follow(job, true);
   }
   function hide(/** @type {string} */ job) {
-    views.get(job)?.dispose();
+    views.get(job)?.();
     views.delete(job);
     table.slot(job)?.replaceChildren();
-    hub.follow(job, false);
   }
   start.addEventListener("click", () => attempt(() => hub.ask("POST", "sage-nb/server/start")));
   hub.listen((said) => {
     set(panel.node, { "data-lost": said === null });
-    if (said?.op === "snapshot") views.get(said.snapshot.uuid)?.update(said.snapshot);
-    if (said?.op !== "jobs") return;
+    if (!said) return;
     const { rows, server: { address, state, error, may_start: may = true } } = said;
     table.update(rows);
     for (const job of views.keys()) if (!hub.row(job)) hide(job);
@@ -172,14 +177,25 @@ function jobsPanel(hub, notebooks, panel) {
   /** @type {any} */ (globalThis).sageNb = {
     command: (/** @type {string} */ job, /** @type {string} */ command) => // a promise where the job is known
       hub.row(job) && attempt(() => run(command, job)),
+    follow: hub.follow,
+    row: hub.row,
   };
+}
+
+/** Shows a job as the Jupyter server knows it; what is returned closes the view.
+ * @param {ReturnType<typeof connect>} hub @param {string} job @param {HTMLElement} el
+ * @param {(said: any) => void} onCommand */
+function viewOf(hub, job, el, onCommand) {
+  const view = kit.mountJob(el, { onCommand });
+  const unfollow = hub.follow(job, (snapshot) => (snapshot ? view.update(snapshot) : view.dispose()));
+  return () => (unfollow(), view.dispose());
 }
 
 /** Opens notebooks, and heals outputs of jobs in those that are open.
  * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
 function openNotebooks(app, tracker, hub, actions) {
   const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
-  const encoded = (/** @type {string} */ path) => path.split("/").map(encodeURIComponent).join("/");
+  const revived = /** @type {Set<{node: Element, cell: any, close: () => void}>} */ (new Set());
 
   /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
    * @param {any} panel */
@@ -206,22 +222,21 @@ function openNotebooks(app, tracker, hub, actions) {
     return fulfil(panel);
   }
   /** @param {Row} row */
-  async function attach({ uuid, place, path: beside }) {
-    const folder = (beside ?? tracker.currentWidget?.context.path ?? "").split("/").slice(0, -1).join("/");
-    const { path } = await hub.ask("POST", `api/contents/${encoded(folder)}`, { type: "notebook" });
-    const source = `%load_ext sage_nb\n%sage_attach ${uuid} ${place}`;
-    const cell = { cell_type: "code", id: "attach", source, metadata: {}, outputs: [], execution_count: null };
-    const specs = app.serviceManager.kernelspecs.specs, name = specs?.default ?? "python3";
-    const kernelspec = { name, display_name: specs?.kernelspecs[name]?.display_name ?? name };
-    const content = { cells: [cell], metadata: { kernelspec }, nbformat: 4, nbformat_minor: 5 };
-    await hub.ask("PUT", `api/contents/${encoded(path)}`, { type: "notebook", format: "json", content });
-    await open(path, { run: true });
+  async function attach({ uuid, path }) {
+    const beside = path ?? tracker.currentWidget?.context.path ?? "";
+    const made = await hub.ask("POST", `sage-nb/jobs/${uuid}/notebook`, { beside });
+    await open(made.path, { run: true });
   }
 
-  /** Outputs that still ask for a widget although their job has ended get its last state; those of jobs that nobody
-   * knows and that show nothing get what they were saved with. Looked at again and again: a reload, a restart, a scroll
-   * or a late answer brings them up, and a kernel's own last word comes first. */
+  /** Outputs that still ask for a widget although their job has ended get its last state. Those that show nothing get a
+   * live view where their job runs, else what they were saved with. Looked at again and again: a reload, a restart, a
+   * scroll or a late answer brings them up, and a kernel's own last word comes first. */
   async function heal() {
+    for (const one of revived) {
+      if (!one.cell.isDisposed && one.cell.outputArea.node.contains(one.node)) continue;
+      one.close();
+      revived.delete(one);
+    }
     if (!hub.rows) return;
     const open = tracker.filter((/** @type {any} */ { context }) => context.isReady && !context.model.readOnly);
     for (const { content, sessionContext } of open) for (const cell of content.widgets) {
@@ -229,12 +244,18 @@ function openNotebooks(app, tracker, hub, actions) {
       for (let i = 0; i < outputs.length; i++) {
         const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job, row = job && hub.row(job);
         if (!ours || !output.data?.[WIDGET]) continue;
-        const shown = !cell.node.isConnected || cell.outputArea.widgets[i]?.node.querySelector(VIEWS);
-        const ill = row ? ENDED.has(row.status) : !shown && sessionContext.session?.kernel?.status !== "busy";
-        if (!ill) seen.delete(output);
+        const node = cell.node.isConnected && cell.outputArea.widgets[i]?.node, runs = row && !ENDED.has(row.status);
+        const blank = node && !node.querySelector(VIEWS) && sessionContext.session?.kernel?.status !== "busy";
+        if (!blank && (!row || runs)) seen.delete(output);
         else if (!seen.has(output)) seen.set(output, performance.now());
-        else if (job && !row && !past.has(job)) hub.follow(job, true);
-        else if (performance.now() - seen.get(output) > (row ? SETTLED_MS : LOADED_MS)) {
+        else if (job && !row && !past.has(job)) hub.follow(job, (snapshot) => past.set(job, snapshot !== null));
+        else if (performance.now() - seen.get(output) > (row && !runs ? SETTLED_MS : LOADED_MS)) {
+          if (runs) {
+            const el = node.querySelector(".jp-OutputArea-output");
+            el.replaceChildren();
+            revived.add({ node, cell, close: viewOf(hub, job, el, () => {}) });
+            continue;
+          }
           const later = () => void seen.set(output, performance.now() + AGAIN_MS);
           const ask = () => hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(later);
           const bundle = job && (row || past.get(job)) ? await ask() : {};
@@ -245,10 +266,6 @@ function openNotebooks(app, tracker, hub, actions) {
       }
     }
   }
-  hub.listen((said) => {
-    if (said?.op === "gone") past.set(said.job, false);
-    else if (said?.op === "snapshot" && !hub.row(said.snapshot.uuid)) past.set(said.snapshot.uuid, true);
-  });
   tracker.widgetAdded.connect((/** @type {any} */ _, /** @type {any} */ panel) => fulfil(panel));
   const look = () => heal().finally(() => setTimeout(look, LOOK_MS));
   look();
