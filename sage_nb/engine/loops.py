@@ -80,6 +80,8 @@ class Node(NamedTuple):
     """What its `emits` takes: nothing (it has none), `items`, `keyed` (pairs of item and key), or `windows`."""
     chunks: bool = False
     """Whether what it emits are chunks."""
+    field: str | None = None
+    """The column that its function gives, which is looked up in line."""
 
 
 @dataclass(frozen=True, slots=True)

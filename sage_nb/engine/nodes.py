@@ -9,6 +9,7 @@ from typing import Any
 from sage_nb.engine.loops import Node
 from sage_nb.engine.stages import SINKS, Edge, Member, Stage, is_pool, is_timed
 from sage_nb.pipeline.checks import FunctionSpec
+from sage_nb.pipeline.fields import Field
 from sage_nb.pipeline.functions import FlatMapFunction
 from sage_nb.pipeline.graph import Operator
 from sage_nb.pipeline.operators import RESULTS, ProcessSpec
@@ -46,6 +47,7 @@ def _node(stage: Stage, i: int, source_kind: str, consumers: tuple[int, ...], on
         sets_key=member.keyed and _wants_key(op, spec),
         catches=policy != "fail" and op.kind in _CATCHING,
         emits=_emits(member, op),
+        field=spec.target.field if spec is not None and isinstance(spec.target, Field) else None,
     )
 
 

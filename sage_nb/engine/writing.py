@@ -17,6 +17,7 @@ from sage_nb.engine.inline import Inlined, Woven, inlined, sharing_globals, weav
 from sage_nb.engine.keys import stable_hash
 from sage_nb.engine.loops import _DERIVED, FILENAME, Line, Loop, Made, Node, Place, spread
 from sage_nb.errors import PipelineError
+from sage_nb.pipeline.fields import NO_FIELD
 from sage_nb.pipeline.sources import is_end
 
 __all__ = ["Parts", "generate", "make"]
@@ -65,6 +66,7 @@ _TOOLS: dict[str, Any] = {
     "Exception_": Exception,
     "missing_": _MISSING,
     "TypeError_": TypeError,
+    "no_field_": NO_FIELD,
     "hash_": stable_hash,
 }
 _PARTS = (
@@ -159,15 +161,25 @@ class _Writer:
             self.put("b = now_()", i)
         if node.catches:
             with self.block("try:", i, runs=True):
-                self.put(before + call, i, runs=True)
+                self.evaluate(i, before, call)
             with self.block("except Exception_ as error:", i, runs=True):
                 self.put(f"caught({i}, {self.variables[i]}, error)", i, runs=True)
                 if fallback:
                     self.put(before + fallback, i, runs=True)
         else:
-            self.put(before + call, i, runs=True)
+            self.evaluate(i, before, call)
         if self.timing:
             self.put(f"spent({i}, now_() - b)", i)
+
+    def evaluate(self, i: int, before: str, call: str) -> None:
+        """`before + call`; a column is looked up, and what has none of that name is left to the call."""
+        if (field := self.nodes[i].field) is None:
+            self.put(before + call, i, runs=True)
+            return
+        with self.block("try:", i, runs=True):
+            self.put(f"{before}{self.variables[i]}[{field!r}]", i, runs=True)
+        with self.block("except no_field_:", i, runs=True):
+            self.put(before + call, i, runs=True)
 
     key: str = "None"
     columns: dict[str, str] = field(default_factory=dict)

@@ -33,6 +33,7 @@ from sage_nb.pipeline.checks import (
     settings_of,
     without_self,
 )
+from sage_nb.pipeline.fields import as_function
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
 from sage_nb.pipeline.missing import STREAM, missing
@@ -208,7 +209,7 @@ class DataStream:
 
     def keyby(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] | str,
         *args: Any,
         strategy: str = "hash",
         name: str | None = None,
@@ -218,7 +219,8 @@ class DataStream:
         on_error: str | None = None,
         **kw: Any,
     ) -> KeyedStream:
-        """Give each item the key `fn(item)`, which travels with it until the next `keyby`.
+        """Give each item the key `fn(item)`, which travels with it until the next `keyby`. A name for `fn` stands for
+        the column of that name, of dicts, named tuples and dataclasses.
 
         Where an operator behind has several instances, `strategy` says which one gets an item: `"hash"`, the one
         that gets all items of that key; `"round_robin"`, the next one; `"broadcast"`, every one. The keys themselves
@@ -231,6 +233,7 @@ class DataStream:
         settings = settings_of("keyby", parallelism or 1, executor, on_error, ray=ray)
         if parallelism is None:
             settings = replace(settings, parallelism=None)
+        fn = as_function(fn)
         spec = KeyBySpec(function_spec("keyby", fn, args, kw), strategy)
         op = self._add("keyby", spec, name, function_name(fn) or "keyby", settings)
         return KeyedStream(self._env, (op.id,))
@@ -457,7 +460,7 @@ class KeyedStream(DataStream):
 
     def sum(
         self,
-        value: Callable[[Any], Any] | None = None,
+        value: Callable[[Any], Any] | str | None = None,
         *,
         expire_after: float | timedelta | None = None,
         name: str | None = None,
@@ -466,8 +469,11 @@ class KeyedStream(DataStream):
         ray: dict[str, Any] | None = None,
         on_error: str | None = None,
     ) -> KeyedStream:
-        """Emit, per item, `(key, sum of the key's values)`; `value(item)` gives the value, else it is the item."""
-        fn = None if value is None else function_spec("sum", value, (), {})
+        """Emit, per item, `(key, sum of the key's values)`; `value(item)` gives the value, else it is the item.
+
+        A name for `value` stands for the column of that name.
+        """
+        fn = None if value is None else function_spec("sum", as_function(value), (), {})
         spec = ReduceSpec(fn, _expiry("sum", expire_after))
         settings = settings_of("sum", parallelism, executor, on_error, ray=ray)
         return self._keyed(self._add("sum", spec, name, "sum", settings))
@@ -646,20 +652,23 @@ class WindowedStream:
 
     def sum(
         self,
-        value: Callable[[Any], Any] | None = None,
+        value: Callable[[Any], Any] | str | None = None,
         *,
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
         ray: dict[str, Any] | None = None,
     ) -> Any:
-        """Emit `WindowResult(key, start, end, sum)`; `value(item)` gives what is added, else it is the item."""
+        """Emit `WindowResult(key, start, end, sum)`; `value(item)` gives what is added, else it is the item.
+
+        A name for `value` stands for the column of that name.
+        """
         return self._aggregate("sum", value, name, "sum", settings_of("sum", parallelism, executor, ray=ray))
 
     def aggregate(
         self,
         fn: str | Callable[[list[Any]], Any],
-        value: Callable[[Any], Any] | None = None,
+        value: Callable[[Any], Any] | str | None = None,
         *,
         name: str | None = None,
         parallelism: int = 1,
@@ -669,7 +678,8 @@ class WindowedStream:
         """Emit `WindowResult(key, start, end, aggregate)`.
 
         `fn` is `"count"`, `"sum"`, `"mean"`, `"min"`, `"max"`, `"first"`, `"last"` or `"list"`, or a function of the
-        list of the window's values, in order of arrival. `value(item)` gives an item's value, else the item is it.
+        list of the window's values, in order of arrival. `value(item)` gives an item's value, else the item is it; a
+        name stands for the column of that name.
         """
         if isinstance(fn, str):
             if fn not in AGGREGATES:
@@ -699,6 +709,7 @@ class WindowedStream:
 
     def _aggregate(self, fn: Any, value: Any, name: str | None, suggestion: str, settings: Settings) -> Any:
         if value is not None:
+            value = as_function(value)
             function_spec(suggestion, value, (), {})
         if settings.parallelism != 1 and not isinstance(self._stream, KeyedStream):
             keyed = all(

@@ -218,6 +218,12 @@ def what_was_broadcast_is_counted_behind_another_keyby(env: Any, p: int) -> Any:
     return stream.keyby(str).count(parallelism=p)
 
 
+@cases.add(running(ITEMS, lambda i: i[0], lambda i: i[1]), order="per_key", alone="per_key")
+def by_the_names_of_columns(env: Any, p: int) -> Any:
+    rows = env.from_batch([{"letter": letter, "n": n} for letter, n in ITEMS])
+    return rows.keyby("letter").sum("n", parallelism=p)
+
+
 LAST = {key: (key, total) for key, total in running(ITEMS, lambda i: i[0], lambda i: i[1])}
 
 
