@@ -367,8 +367,10 @@ class DataStream:
     # How it is done
 
     def _result(self, kind: str, spec: ResultSpec) -> None:
-        self._env._graph.claim_result(spec.name, kind)
-        self._add(kind, spec, None, spec.name)
+        graph = self._env._graph
+        graph.claim_result(spec.name, kind)
+        taken = any(op.name == spec.name for op in graph.operators)
+        self._add(kind, spec, None, f"{kind} {spec.name}" if taken else spec.name)
 
     def _latest(self, kind: str, name: str, latest: bool) -> bool:
         """Whether only the newest item of each key is kept. Raises `PipelineError` where there are no keys."""
