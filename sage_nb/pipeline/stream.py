@@ -37,7 +37,7 @@ from sage_nb.pipeline.fields import as_function
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
 from sage_nb.pipeline.missing import STREAM, missing
-from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
+from sage_nb.pipeline.operators import VALUED, AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
 from sage_nb.pipeline.requests import ReplySink, number_of
 from sage_nb.pipeline.windows import AGGREGATES, Session, Sliding, Tumbling, WindowSpec, duration
 
@@ -48,9 +48,9 @@ __all__ = ["ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "Win
 
 _PLAIN = Settings()
 _ROWS, _LATEST_ROWS = 10, 200
-_KEYED = ("reduce", "count", "sum", "process", "interval_join")
+_KEYED = ("reduce", "count", *VALUED, "process", "interval_join")
 _AGGREGATE = dict.fromkeys(
-    ("aggregate", "agg"), "a window has it, window(...).aggregate(), and a key has count(), sum() and reduce()"
+    ("aggregate", "agg"), "a window has it, window(...).aggregate(), and a key has count(), sum(), mean() and reduce()"
 )
 _CONNECT = dict.fromkeys(("comap", "join"), "call connect() first")
 _HINTS = {**dict.fromkeys(_KEYED, "call keyby() first"), **_CONNECT, **_AGGREGATE}
@@ -475,10 +475,53 @@ class KeyedStream(DataStream):
 
         A name for `value` stands for the column of that name.
         """
-        fn = None if value is None else function_spec("sum", as_function(value), (), {})
-        spec = ReduceSpec(fn, _expiry("sum", expire_after))
         settings = settings_of("sum", parallelism, executor, on_error, ray=ray)
-        return self._keyed(self._add("sum", spec, name, "sum", settings))
+        return self._valued("sum", value, expire_after, name, settings)
+
+    def min(
+        self,
+        value: Callable[[Any], Any] | str | None = None,
+        *,
+        expire_after: float | timedelta | None = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+        on_error: str | None = None,
+    ) -> KeyedStream:
+        """Emit, per item, `(key, least of the key's values)`. `value` and `expire_after` as in `sum`."""
+        settings = settings_of("min", parallelism, executor, on_error, ray=ray)
+        return self._valued("min", value, expire_after, name, settings)
+
+    def max(
+        self,
+        value: Callable[[Any], Any] | str | None = None,
+        *,
+        expire_after: float | timedelta | None = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+        on_error: str | None = None,
+    ) -> KeyedStream:
+        """Emit, per item, `(key, greatest of the key's values)`. `value` and `expire_after` as in `sum`."""
+        settings = settings_of("max", parallelism, executor, on_error, ray=ray)
+        return self._valued("max", value, expire_after, name, settings)
+
+    def mean(
+        self,
+        value: Callable[[Any], Any] | str | None = None,
+        *,
+        expire_after: float | timedelta | None = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+        on_error: str | None = None,
+    ) -> KeyedStream:
+        """Emit, per item, `(key, mean of the key's values)`. `value` and `expire_after` as in `sum`."""
+        settings = settings_of("mean", parallelism, executor, on_error, ray=ray)
+        return self._valued("mean", value, expire_after, name, settings)
 
     def process(
         self,
@@ -549,6 +592,10 @@ class KeyedStream(DataStream):
         spec = IntervalSpec(low, high, times, disorder)
         settings = settings_of("interval_join", parallelism, executor, ray=ray)
         return self._keyed(both._add("interval_join", spec, name, "interval_join", settings))
+
+    def _valued(self, kind: str, value: Any, expire_after: Any, name: str | None, settings: Settings) -> KeyedStream:
+        fn = None if value is None else function_spec(kind, as_function(value), (), {})
+        return self._keyed(self._add(kind, ReduceSpec(fn, _expiry(kind, expire_after)), name, kind, settings))
 
     def _keyed(self, op: Operator) -> KeyedStream:
         return KeyedStream(self._env, (op.id,))
@@ -736,7 +783,7 @@ _WINDOW_WORDS = dict.fromkeys(("agg", "apply", "fold", "reduce"), "aggregate")
 _WINDOWED = dict.fromkeys(
     [one for one in (*dir(KeyedStream), *STREAM) if one[0] != "_" and one not in _WINDOW_WORDS],
     "end the window with count(), sum() or aggregate() first",
-)
+) | {name: f"use aggregate({name!r})" for name in VALUED[1:]}
 
 
 def _expiry(kind: str, value: float | timedelta | None) -> float | None:
