@@ -19,7 +19,7 @@ from sage_nb.pipeline.checks import FunctionSpec
 from sage_nb.pipeline.context import Context
 from sage_nb.pipeline.functions import FlatMapFunction
 from sage_nb.pipeline.graph import Operator
-from sage_nb.pipeline.operators import RESULTS
+from sage_nb.pipeline.operators import RESULTS, VALUED
 
 __all__ = ["Built", "Host", "build"]
 
@@ -85,7 +85,7 @@ def build(host: Host, index: int, op: Operator, node: Node, above: Node) -> Buil
         return Built(join.execute, join)
     if kind == "batches":
         return _batches(host, index, op, node, above)
-    if kind in ("reduce", "count", "sum"):
+    if kind in ("reduce", "count", *VALUED):
         return _fold(host, op)
     return _function(host, op)
 

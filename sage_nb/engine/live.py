@@ -11,7 +11,7 @@ __all__ = ["LiveView"]
 class LiveView(Mapping[str, Any]):
     """A mapping as it is at each look; it may be iterated while the job changes it."""
 
-    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, read: Callable[[], Mapping[str, Any]]) -> None:
         self._read = read
 
     def __getitem__(self, key: str) -> Any:
@@ -29,5 +29,11 @@ class LiveView(Mapping[str, Any]):
     def values(self) -> ValuesView[Any]:
         return dict(self._read()).values()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._read()
+
     def __repr__(self) -> str:
         return repr(self._read())
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)

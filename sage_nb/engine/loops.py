@@ -42,6 +42,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from sage_nb.engine.inline import LINES
+from sage_nb.pipeline.operators import VALUED
 
 __all__ = ["FILENAME", "Counts", "Line", "Loop", "LoopEnded", "Made", "Node", "Place", "gather", "spread", "taken_of"]
 
@@ -63,9 +64,9 @@ class Node(NamedTuple):
     given after the item.
 
     Others: `pass`, `map`, `filter`, `flatmap` (of a function that may well return lists), `flatmap_each` (of one that
-    does not), `comap`, `keyby`, `reduce`, `count`, `sum` (`columns` is `v` with a function of the value), `results`
-    (gives what comes of an item, mostly nothing), `emitter` and `late` (emit from outside only), `take`, `sink`,
-    `latest` (keeps the item by its key), `append` (to a channel), `send`.
+    does not), `comap`, `keyby`, `reduce`, `count`, `sum`, `min`, `max`, `mean` (`columns` is `v` with a function of
+    the value), `results` (gives what comes of an item, mostly nothing), `emitter` and `late` (emit from outside only),
+    `take`, `sink`, `latest` (keeps the item by its key), `append` (to a channel), `send`.
     """
 
     kind: str
@@ -80,6 +81,8 @@ class Node(NamedTuple):
     """What its `emits` takes: nothing (it has none), `items`, `keyed` (pairs of item and key), or `windows`."""
     chunks: bool = False
     """Whether what it emits are chunks."""
+    field: str | None = None
+    """The column that its function gives, which is looked up in line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ class Loop:
         return found
 
 
-_DERIVED = frozenset({"map", "filter", "comap", "keyby", "reduce", "count", "sum", "pass"})
+_DERIVED = frozenset({"map", "filter", "comap", "keyby", "reduce", "count", *VALUED, "pass"})
 """Kinds that emit one item for one, or none: what they emit is what they are given, less what they drop."""
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from sage_nb.engine.loops import Node
 from sage_nb.engine.stages import SINKS, Edge, Member, Stage, is_pool, is_timed
 from sage_nb.pipeline.checks import FunctionSpec
+from sage_nb.pipeline.fields import Field
 from sage_nb.pipeline.functions import FlatMapFunction
 from sage_nb.pipeline.graph import Operator
-from sage_nb.pipeline.operators import RESULTS, ProcessSpec
+from sage_nb.pipeline.operators import RESULTS, VALUED, ProcessSpec
 
 __all__ = ["emits_many", "function_of", "nodes_of"]
 
@@ -46,6 +47,7 @@ def _node(stage: Stage, i: int, source_kind: str, consumers: tuple[int, ...], on
         sets_key=member.keyed and _wants_key(op, spec),
         catches=policy != "fail" and op.kind in _CATCHING,
         emits=_emits(member, op),
+        field=spec.target.field if spec is not None and isinstance(spec.target, Field) else None,
     )
 
 
@@ -54,7 +56,7 @@ def _wants_key(op: Operator, spec: Any) -> bool:
     return op.kind == "process" or (spec is not None and spec.is_class and op.kind != "batches")
 
 
-_CATCHING = frozenset({"map", "filter", "flatmap", "comap", "join", "keyby", "reduce", "sum", "process", "sink"})
+_CATCHING = frozenset({"map", "filter", "flatmap", "comap", "join", "keyby", "reduce", *VALUED, "process", "sink"})
 _TAGGED = frozenset({"comap", "join", "interval_join"})
 
 
@@ -102,7 +104,7 @@ def _given(stage: Stage, op: Operator, direct: bool) -> str:
     """What the operator's function is given beside the item."""
     if op.kind in ("join", "interval_join"):
         return "kt" if op.kind == "join" else "ktr"
-    if op.kind == "sum":
+    if op.kind in VALUED:
         return "v" if op.spec.function is not None else ""
     if not is_timed(op):
         return ""

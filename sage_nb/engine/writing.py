@@ -17,6 +17,8 @@ from sage_nb.engine.inline import Inlined, Woven, inlined, sharing_globals, weav
 from sage_nb.engine.keys import stable_hash
 from sage_nb.engine.loops import _DERIVED, FILENAME, Line, Loop, Made, Node, Place, spread
 from sage_nb.errors import PipelineError
+from sage_nb.pipeline.fields import NO_FIELD
+from sage_nb.pipeline.operators import VALUED
 from sage_nb.pipeline.sources import is_end
 
 __all__ = ["Parts", "generate", "make"]
@@ -65,6 +67,7 @@ _TOOLS: dict[str, Any] = {
     "Exception_": Exception,
     "missing_": _MISSING,
     "TypeError_": TypeError,
+    "no_field_": NO_FIELD,
     "hash_": stable_hash,
 }
 _PARTS = (
@@ -98,7 +101,7 @@ def _woven(loop: Loop, functions: list[Any]) -> tuple[Woven, dict[str, FunctionT
     lambdas: dict[str, FunctionType] = {}
     for i, node in enumerate(loop.nodes):
         count = _ARGUMENTS.get(node.kind)
-        if i and count is not None and (not node.columns or node.kind == "sum"):
+        if i and count is not None and (not node.columns or node.kind in VALUED):
             one = inlined(functions[i], count)
             if one is not None:
                 found[f"f{i}"], lambdas[f"f{i}"] = one, functions[i]
@@ -108,7 +111,16 @@ def _woven(loop: Loop, functions: list[Any]) -> tuple[Woven, dict[str, FunctionT
     return weave(loop.text, FILENAME, {name: found[name] for name in lambdas}), lambdas
 
 
-_ARGUMENTS = {"map": 1, "filter": 1, "flatmap": 1, "flatmap_each": 1, "keyby": 1, "sum": 1, "sink": 1, "reduce": 2}
+_ARGUMENTS = {
+    "map": 1,
+    "filter": 1,
+    "flatmap": 1,
+    "flatmap_each": 1,
+    "keyby": 1,
+    "sink": 1,
+    "reduce": 2,
+    **dict.fromkeys(VALUED, 1),
+}
 """How many arguments a function is called with, by its node's kind, where it may be written in line."""
 
 
@@ -159,15 +171,25 @@ class _Writer:
             self.put("b = now_()", i)
         if node.catches:
             with self.block("try:", i, runs=True):
-                self.put(before + call, i, runs=True)
+                self.evaluate(i, before, call)
             with self.block("except Exception_ as error:", i, runs=True):
                 self.put(f"caught({i}, {self.variables[i]}, error)", i, runs=True)
                 if fallback:
                     self.put(before + fallback, i, runs=True)
         else:
-            self.put(before + call, i, runs=True)
+            self.evaluate(i, before, call)
         if self.timing:
             self.put(f"spent({i}, now_() - b)", i)
+
+    def evaluate(self, i: int, before: str, call: str) -> None:
+        """`before + call`; a column is looked up, and what has none of that name is left to the call."""
+        if (field := self.nodes[i].field) is None:
+            self.put(before + call, i, runs=True)
+            return
+        with self.block("try:", i, runs=True):
+            self.put(f"{before}{self.variables[i]}[{field!r}]", i, runs=True)
+        with self.block("except no_field_:", i, runs=True):
+            self.put(before + call, i, runs=True)
 
     key: str = "None"
     columns: dict[str, str] = field(default_factory=dict)
@@ -202,7 +224,7 @@ class _Writer:
             self.filter(i, var, tail)
         elif kind == "keyby":
             self.keyby(i, var, tail)
-        elif kind in ("reduce", "count", "sum"):
+        elif kind in _FOLDS:
             self.fold(i, var, tail)
         elif kind in ("flatmap", "flatmap_each"):
             self.flatmap(i, var, counts_itself=kind == "flatmap")
@@ -262,7 +284,7 @@ class _Writer:
             self.branch(i, f"x{i}", tail)
             return
         value = var
-        if node.kind == "sum" and node.columns:
+        if node.kind in VALUED and node.columns:
             self.call(i, f"v{i} = ", f"f{i}({var})", "missing_")
             value = f"v{i}"
         if node.catches:
@@ -270,16 +292,31 @@ class _Writer:
             return
         self.keyed(i, f"a{i} = g{i}({key}, missing_)")
         with self.block(f"if a{i} is missing_:", i, runs=True):
-            self.put(f"x{i} = {value}", i, runs=True)
+            self.put(f"x{i} = {self.first(i, value)}", i, runs=True)
         with self.block("else:", i, runs=True):
             if node.kind == "reduce":
-                self.call(i, f"x{i} = ", f"f{i}(a{i}, {value})", "")
+                self.call(i, f"x{i} = ", self.next(i, value), "")
             else:
-                self.put(f"x{i} = a{i} + {value}", i, runs=True)
+                self.put(f"x{i} = {self.next(i, value)}", i, runs=True)
         self.put(f"s{i}[{key}] = x{i}", i, runs=True)
-        if node.kind == "sum":
-            self.put(f"x{i} = ({key}, x{i})", i, runs=True)
+        if node.kind != "reduce":
+            self.put(f"x{i} = {self.emitted(i)}", i, runs=True)
         self.branch(i, f"x{i}", tail)
+
+    def first(self, i: int, value: str) -> str:
+        """What is kept of a key's first value."""
+        return f"({value}, 1)" if self.nodes[i].kind == "mean" else value
+
+    def next(self, i: int, value: str) -> str:
+        """What is kept after a further one."""
+        return _STEPS[self.nodes[i].kind].format(f=f"f{i}", a=f"a{i}", v=value)
+
+    def emitted(self, i: int) -> str:
+        """What comes out, of what is kept."""
+        kind = self.nodes[i].kind
+        if kind == "reduce":
+            return f"x{i}"
+        return f"({self.key}, x{i}[0] / x{i}[1])" if kind == "mean" else f"({self.key}, x{i})"
 
     def keyed(self, i: int, line: str) -> None:
         """A line that looks up the key. That it cannot be hashed is said of the `keyby`, where that is in this loop."""
@@ -294,27 +331,29 @@ class _Writer:
     def guarded_fold(self, i: int, value: str, tail: bool) -> None:
         """As `fold`, but what fails changes nothing."""
         node, key = self.nodes[i], self.key
-        step = f"f{i}(a{i}, {value})" if node.kind == "reduce" else f"a{i} + {value}"
+        kept = f"{self.first(i, value)} if a{i} is missing_ else {self.next(i, value)}"
         if node.sets_key:
             self.put(f"c{i}.key = {key}", i)
         with self.block("try:", i, runs=True):
             if value.startswith("v"):
                 with self.block(f"if {value} is not missing_:", i, runs=True):
-                    self.put(f"a{i} = g{i}({key}, missing_)", i, runs=True)
-                    self.put(f"x{i} = {value} if a{i} is missing_ else {step}", i, runs=True)
-                    self.put(f"s{i}[{key}] = x{i}", i, runs=True)
+                    self.keep(i, kept)
                 with self.block("else:", i, runs=True):
                     self.put(f"x{i} = missing_", i, runs=True)
             else:
-                self.put(f"a{i} = g{i}({key}, missing_)", i, runs=True)
-                self.put(f"x{i} = {value} if a{i} is missing_ else {step}", i, runs=True)
-                self.put(f"s{i}[{key}] = x{i}", i, runs=True)
+                self.keep(i, kept)
         with self.block("except Exception_ as error:", i, runs=True):
             self.put(f"x{i} = missing_", i, runs=True)
             self.put(f"caught({i}, {self.variables[i]}, error)", i, runs=True)
-        if node.kind == "sum":
-            self.put(f"if x{i} is not missing_: x{i} = ({key}, x{i})", i, runs=True)
         self.drop(i, f"x{i} is missing_", f"x{i} is not missing_", f"x{i}", tail)
+
+    def keep(self, i: int, kept: str) -> None:
+        """Keep what comes of an item by its key, once it is sure what is emitted."""
+        self.put(f"a{i} = g{i}({self.key}, missing_)", i, runs=True)
+        self.put(f"x{i} = {kept}", i, runs=True)
+        self.put(f"e{i} = {self.emitted(i)}", i, runs=True)
+        self.put(f"s{i}[{self.key}] = x{i}", i, runs=True)
+        self.put(f"x{i} = e{i}", i, runs=True)
 
     def flatmap(self, i: int, var: str, counts_itself: bool) -> None:
         catches = self.nodes[i].catches
@@ -538,6 +577,15 @@ def _generate(nodes: tuple[Node, ...]) -> Loop:
 
 
 _SELF_COUNTED = ("iterate_sized", "driven")
+_FOLDS = ("reduce", "count", *VALUED)
+_STEPS = {
+    "reduce": "{f}({a}, {v})",
+    "sum": "{a} + {v}",
+    "min": "({v} if {v} < {a} else {a})",
+    "max": "({v} if {v} > {a} else {a})",
+    "mean": "({a}[0] + {v}, {a}[1] + 1)",
+}
+"""What is kept of a key's values, `a` so far, when there is a further one, `v`."""
 _EMITTERS = ("emitter", "late")
 _UNCALLED = ("take", "pass", "count", "latest", *_EMITTERS)
 _WAYS_OUT = ("sink", "latest", "append", "send")
@@ -554,9 +602,9 @@ def _prepare(writer: _Writer, counted: list[int], listed: list[int]) -> None:
             writer.put(f"n{i} = others[{i}]")
         if node.kind == "append":
             writer.put(f"l{i} = n{i}.items")
-        if node.kind in ("reduce", "count", "sum", "latest"):
+        if node.kind in (*_FOLDS, "latest"):
             writer.put(f"s{i} = others[{i}]")
-        if node.kind in ("reduce", "count", "sum"):
+        if node.kind in _FOLDS:
             writer.put(f"g{i} = s{i}.get")
         if node.sets_key:
             writer.put(f"c{i} = parts.contexts[{i}]")

@@ -6,11 +6,11 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from sage_nb.engine.failure import headline
 from sage_nb.engine.letters import Letters
+from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import LogLine
 from sage_nb.engine.results import Latest, Result
 from sage_nb.errors import JobStateError
@@ -83,7 +83,7 @@ class Job:
     @property
     def results(self) -> Mapping[str, Result]:
         """The named results of `collect` and `show`, live."""
-        return MappingProxyType(self._dispatcher.results)
+        return LiveView(lambda: self._dispatcher.results)
 
     @property
     def dead_letters(self) -> Mapping[str, Letters]:

@@ -63,8 +63,8 @@ class OperatorView(_View, frozen=True, kw_only=True):
     name: str
     kind: str
     """`source`, `future` (a feedback edge's head), `late` (a window's late items), `map`, `filter`, `flatmap`, `async`,
-    `batches`, `take`, `keyby`, `reduce`, `count`, `sum`, `process`, `window`, `comap`, `join`, `interval_join`, `sink`,
-    `print`, `collect` or `show`."""
+    `batches`, `take`, `keyby`, `reduce`, `count`, `sum`, `min`, `max`, `mean`, `process`, `window`, `comap`,
+    `join`, `interval_join`, `sink`, `print`, `collect` or `show`."""
     col: int
     row: int
     """Place in the picture, from 0. The data flow from low columns to high ones."""

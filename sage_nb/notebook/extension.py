@@ -18,6 +18,7 @@ from sage_nb.notebook.html import render_explanation
 from sage_nb.notebook.kernel import Gates, current_cell, mark_cell, pin_threads
 from sage_nb.notebook.known import Known
 from sage_nb.notebook.magics import SageMagics
+from sage_nb.notebook.members import Members
 from sage_nb.notebook.result import print_result, result_html
 from sage_nb.notebook.servers import ServerMagics
 from sage_nb.notebook.view import show_job
@@ -36,8 +37,8 @@ class _Loaded:
         self.known = known = Known()
         self.magics = SageMagics(shell, known)
         shell.register_magics(self.magics, ServerMagics(shell, known))
-        self.completion = Completion(shell, known).match
-        shell.Completer.custom_matchers.append(self.completion)
+        self.matchers = [Completion(shell, known).match, Members(shell).match]
+        shell.Completer.custom_matchers.extend(self.matchers)
         shell.events.register("pre_run_cell", self.before_cell)
         shell.events.register("post_run_cell", self.after_cell)
         shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
@@ -81,7 +82,8 @@ class _Loaded:
         text.pop(Result, None)
         html.pop(SubmittingEnvironment, None)
         text.pop(SubmittingEnvironment, None)
-        self.shell.Completer.custom_matchers.remove(self.completion)
+        for one in self.matchers:
+            self.shell.Completer.custom_matchers.remove(one)
         self.shell.configurables[:] = [one for one in self.shell.configurables if one is not self.magics]
         self.shell.events.unregister("pre_run_cell", self.before_cell)
         self.shell.events.unregister("post_run_cell", self.after_cell)

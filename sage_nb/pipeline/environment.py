@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from sage_nb.errors import PipelineError, SignatureError
@@ -20,6 +20,7 @@ from sage_nb.pipeline.sources import (
     ParquetSource,
     TextSource,
     column_names,
+    column_types,
     file_path,
     source_spec,
 )
@@ -132,15 +133,19 @@ class BaseEnvironment:
         delimiter: str = ",",
         quotechar: str = '"',
         encoding: str = "utf-8-sig",
+        types: Mapping[str, Callable[[str], Any]] | None = None,
         name: str | None = None,
     ) -> DataStream:
         """The rows of a CSV file, plain, `.gz` or `.zip`: one dict per row, column name → text.
 
-        The first row names the columns. A row of another width fails the job, with the line's number.
+        The first row names the columns. `types` says by what the text of a column is read, as in `{"qty": int, "price":
+        float, "day": date.fromisoformat}`; columns that it does not name stay text. A row of another width, or a text
+        that cannot be read, fails the job, with the line's number.
         """
         path = file_path("from_csv", path)
         form = {"delimiter": delimiter, "quotechar": quotechar}
-        return self._source(CsvSource(path, encoding, "", format=form), name, os.path.basename(path), None)
+        source = CsvSource(path, encoding, "", format=form, types=column_types("from_csv", types))
+        return self._source(source, name, os.path.basename(path), None)
 
     def from_parquet(
         self,

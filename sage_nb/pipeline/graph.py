@@ -60,8 +60,8 @@ class Operator:
     merge. `spec` is what the user gave: a function, a source, or the kind's own settings.
 
     Kinds: `source`, `future` (a feedback edge's head; its input comes later), `late` (a window's late items), `map`,
-    `filter`, `flatmap`, `async`, `batches`, `take`, `keyby`, `reduce`, `count`, `sum`, `process`, `window`, `comap`,
-    `join`, `interval_join`, `sink`, `print`, `collect`, `show`.
+    `filter`, `flatmap`, `async`, `batches`, `take`, `keyby`, `reduce`, `count`, `sum`, `min`, `max`, `mean`, `process`,
+    `window`, `comap`, `join`, `interval_join`, `sink`, `print`, `collect`, `show`.
     """
 
     id: int

@@ -8,10 +8,13 @@ from typing import Any
 
 from sage_nb.pipeline.checks import FunctionSpec
 
-__all__ = ["RESULTS", "AsyncSpec", "IntervalSpec", "KeyBySpec", "ProcessSpec", "ReduceSpec", "ResultSpec"]
+__all__ = ["RESULTS", "VALUED", "AsyncSpec", "IntervalSpec", "KeyBySpec", "ProcessSpec", "ReduceSpec", "ResultSpec"]
 
 RESULTS = ("collect", "show")
 """The kinds whose operators have a `ResultSpec`."""
+
+VALUED = ("sum", "min", "max", "mean")
+"""The kinds that make one value of those of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class KeyBySpec:
 
 @dataclass(frozen=True, slots=True)
 class ReduceSpec:
-    """Of `reduce`, `count` and `sum`; `function` is the reducer, or gives the value that is summed.
+    """Of `reduce`, `count` and `VALUED`; `function` is the reducer, or gives the value that is summed.
 
     `expire_after` is in seconds.
     """

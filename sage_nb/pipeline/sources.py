@@ -13,7 +13,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -24,6 +24,7 @@ from sage_nb.errors import PipelineError, SignatureError
 from sage_nb.pipeline.batches import blocks, is_chunk, length, rows
 from sage_nb.pipeline.checks import check_arity, check_constructor, function_name, has_execute, reject_reserved
 from sage_nb.pipeline.functions import BatchFunction, StopSignal
+from sage_nb.pipeline.spelling import did_you_mean
 
 __all__ = [
     "ChunkSource",
@@ -203,16 +204,38 @@ def _line_blocks(text: io.TextIOWrapper, size: int = 1 << 16) -> Iterator[list[s
 
 @dataclass(frozen=True, slots=True)
 class CsvSource(_File):
-    """The rows of a CSV file as dicts, column name → text."""
+    """The rows of a CSV file as dicts, column name → text, or what `types` makes of the text."""
 
     format: dict[str, Any] = field(default_factory=dict)
+    types: dict[str, Callable[[str], Any]] = field(default_factory=dict)
 
     def open(self, make: Callable[..., Any]) -> Reader:
         text, fraction, close = self.open_text()
-        return Reader(items=_csv_rows(self.path, text, self.format), fraction=fraction, close=close)
+        rows = _csv_rows(self.path, text, self.format, self.types)
+        return Reader(items=rows, fraction=fraction, close=close)
 
 
-def _csv_rows(path: str, text: io.TextIOWrapper, form: dict[str, Any]) -> Iterator[dict[str, str]]:
+def column_types(kind: str, types: Any) -> dict[str, Callable[[str], Any]]:
+    """Checked: by the names of columns, functions of a text."""
+    if types is None:
+        return {}
+    if not isinstance(types, Mapping) or not all(isinstance(name, str) for name in types):
+        raise SignatureError(f"{kind}: types is a dict, by columns, such as {{'qty': int}}, not {types!r}")
+    for name, read in types.items():
+        if not callable(read):
+            raise SignatureError(f"{kind}: types[{name!r}] is a function of a text, such as int, not {read!r}")
+        if read is bool:
+            raise PipelineError(
+                f"{kind}: types[{name!r}]: bool() of any text but the empty one is True, of 'false' as well; "
+                "give a function, such as lambda text: text == 'true'"
+            )
+        check_arity(kind, read, 1, f"types[{name!r}]")
+    return dict(types)
+
+
+def _csv_rows(
+    path: str, text: io.TextIOWrapper, form: dict[str, Any], types: dict[str, Callable[[str], Any]]
+) -> Iterator[dict[str, Any]]:
     rows = csv.reader(text, **form)
     header = next(rows, None)
     if header is None:
@@ -220,10 +243,21 @@ def _csv_rows(path: str, text: io.TextIOWrapper, form: dict[str, Any]) -> Iterat
     if len(set(header)) != len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
         raise PipelineError(f"{path}: two columns are called {twice[0]!r}; each column needs a name of its own")
+    for name in types:
+        if name not in header:
+            raise PipelineError(f"{path}: types names a column {name!r}{did_you_mean(name, header)}")
     width = len(header)
     for row in rows:
         if len(row) == width:
-            yield dict(zip(header, row, strict=True))
+            item: dict[str, Any] = dict(zip(header, row, strict=True))
+            for name, read in types.items():
+                try:
+                    item[name] = read(item[name])
+                except Exception as exc:
+                    what = f"{path}, line {rows.line_num}, column {name!r}: {item[name]!r}"
+                    by = function_name(read) or repr(read)
+                    raise ValueError(f"{what} cannot be read by {by}: {type(exc).__name__}: {exc}") from exc
+            yield item
         elif row:
             raise ValueError(f"{path}, line {rows.line_num}: {len(row)} fields, but the header has {width}")
 

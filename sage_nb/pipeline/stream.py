@@ -33,10 +33,11 @@ from sage_nb.pipeline.checks import (
     settings_of,
     without_self,
 )
+from sage_nb.pipeline.fields import as_function
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
 from sage_nb.pipeline.missing import STREAM, missing
-from sage_nb.pipeline.operators import AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
+from sage_nb.pipeline.operators import VALUED, AsyncSpec, IntervalSpec, KeyBySpec, ProcessSpec, ReduceSpec, ResultSpec
 from sage_nb.pipeline.requests import ReplySink, number_of
 from sage_nb.pipeline.windows import AGGREGATES, Session, Sliding, Tumbling, WindowSpec, duration
 
@@ -47,9 +48,9 @@ __all__ = ["ConnectedStreams", "DataStream", "FutureStream", "KeyedStream", "Win
 
 _PLAIN = Settings()
 _ROWS, _LATEST_ROWS = 10, 200
-_KEYED = ("reduce", "count", "sum", "process", "interval_join")
+_KEYED = ("reduce", "count", *VALUED, "process", "interval_join")
 _AGGREGATE = dict.fromkeys(
-    ("aggregate", "agg"), "a window has it, window(...).aggregate(), and a key has count(), sum() and reduce()"
+    ("aggregate", "agg"), "a window has it, window(...).aggregate(), and a key has count(), sum(), mean() and reduce()"
 )
 _CONNECT = dict.fromkeys(("comap", "join"), "call connect() first")
 _HINTS = {**dict.fromkeys(_KEYED, "call keyby() first"), **_CONNECT, **_AGGREGATE}
@@ -208,7 +209,7 @@ class DataStream:
 
     def keyby(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] | str,
         *args: Any,
         strategy: str = "hash",
         name: str | None = None,
@@ -218,7 +219,8 @@ class DataStream:
         on_error: str | None = None,
         **kw: Any,
     ) -> KeyedStream:
-        """Give each item the key `fn(item)`, which travels with it until the next `keyby`.
+        """Give each item the key `fn(item)`, which travels with it until the next `keyby`. A name for `fn` stands for
+        the column of that name, of dicts, named tuples and dataclasses.
 
         Where an operator behind has several instances, `strategy` says which one gets an item: `"hash"`, the one
         that gets all items of that key; `"round_robin"`, the next one; `"broadcast"`, every one. The keys themselves
@@ -231,6 +233,7 @@ class DataStream:
         settings = settings_of("keyby", parallelism or 1, executor, on_error, ray=ray)
         if parallelism is None:
             settings = replace(settings, parallelism=None)
+        fn = as_function(fn)
         spec = KeyBySpec(function_spec("keyby", fn, args, kw), strategy)
         op = self._add("keyby", spec, name, function_name(fn) or "keyby", settings)
         return KeyedStream(self._env, (op.id,))
@@ -364,8 +367,10 @@ class DataStream:
     # How it is done
 
     def _result(self, kind: str, spec: ResultSpec) -> None:
-        self._env._graph.claim_result(spec.name, kind)
-        self._add(kind, spec, None, spec.name)
+        graph = self._env._graph
+        graph.claim_result(spec.name, kind)
+        taken = any(op.name == spec.name for op in graph.operators)
+        self._add(kind, spec, None, f"{kind} {spec.name}" if taken else spec.name)
 
     def _latest(self, kind: str, name: str, latest: bool) -> bool:
         """Whether only the newest item of each key is kept. Raises `PipelineError` where there are no keys."""
@@ -457,7 +462,7 @@ class KeyedStream(DataStream):
 
     def sum(
         self,
-        value: Callable[[Any], Any] | None = None,
+        value: Callable[[Any], Any] | str | None = None,
         *,
         expire_after: float | timedelta | None = None,
         name: str | None = None,
@@ -466,11 +471,57 @@ class KeyedStream(DataStream):
         ray: dict[str, Any] | None = None,
         on_error: str | None = None,
     ) -> KeyedStream:
-        """Emit, per item, `(key, sum of the key's values)`; `value(item)` gives the value, else it is the item."""
-        fn = None if value is None else function_spec("sum", value, (), {})
-        spec = ReduceSpec(fn, _expiry("sum", expire_after))
+        """Emit, per item, `(key, sum of the key's values)`; `value(item)` gives the value, else it is the item.
+
+        A name for `value` stands for the column of that name.
+        """
         settings = settings_of("sum", parallelism, executor, on_error, ray=ray)
-        return self._keyed(self._add("sum", spec, name, "sum", settings))
+        return self._valued("sum", value, expire_after, name, settings)
+
+    def min(
+        self,
+        value: Callable[[Any], Any] | str | None = None,
+        *,
+        expire_after: float | timedelta | None = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+        on_error: str | None = None,
+    ) -> KeyedStream:
+        """Emit, per item, `(key, least of the key's values)`. `value` and `expire_after` as in `sum`."""
+        settings = settings_of("min", parallelism, executor, on_error, ray=ray)
+        return self._valued("min", value, expire_after, name, settings)
+
+    def max(
+        self,
+        value: Callable[[Any], Any] | str | None = None,
+        *,
+        expire_after: float | timedelta | None = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+        on_error: str | None = None,
+    ) -> KeyedStream:
+        """Emit, per item, `(key, greatest of the key's values)`. `value` and `expire_after` as in `sum`."""
+        settings = settings_of("max", parallelism, executor, on_error, ray=ray)
+        return self._valued("max", value, expire_after, name, settings)
+
+    def mean(
+        self,
+        value: Callable[[Any], Any] | str | None = None,
+        *,
+        expire_after: float | timedelta | None = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        executor: str | None = None,
+        ray: dict[str, Any] | None = None,
+        on_error: str | None = None,
+    ) -> KeyedStream:
+        """Emit, per item, `(key, mean of the key's values)`. `value` and `expire_after` as in `sum`."""
+        settings = settings_of("mean", parallelism, executor, on_error, ray=ray)
+        return self._valued("mean", value, expire_after, name, settings)
 
     def process(
         self,
@@ -541,6 +592,10 @@ class KeyedStream(DataStream):
         spec = IntervalSpec(low, high, times, disorder)
         settings = settings_of("interval_join", parallelism, executor, ray=ray)
         return self._keyed(both._add("interval_join", spec, name, "interval_join", settings))
+
+    def _valued(self, kind: str, value: Any, expire_after: Any, name: str | None, settings: Settings) -> KeyedStream:
+        fn = None if value is None else function_spec(kind, as_function(value), (), {})
+        return self._keyed(self._add(kind, ReduceSpec(fn, _expiry(kind, expire_after)), name, kind, settings))
 
     def _keyed(self, op: Operator) -> KeyedStream:
         return KeyedStream(self._env, (op.id,))
@@ -646,20 +701,23 @@ class WindowedStream:
 
     def sum(
         self,
-        value: Callable[[Any], Any] | None = None,
+        value: Callable[[Any], Any] | str | None = None,
         *,
         name: str | None = None,
         parallelism: int = 1,
         executor: str | None = None,
         ray: dict[str, Any] | None = None,
     ) -> Any:
-        """Emit `WindowResult(key, start, end, sum)`; `value(item)` gives what is added, else it is the item."""
+        """Emit `WindowResult(key, start, end, sum)`; `value(item)` gives what is added, else it is the item.
+
+        A name for `value` stands for the column of that name.
+        """
         return self._aggregate("sum", value, name, "sum", settings_of("sum", parallelism, executor, ray=ray))
 
     def aggregate(
         self,
         fn: str | Callable[[list[Any]], Any],
-        value: Callable[[Any], Any] | None = None,
+        value: Callable[[Any], Any] | str | None = None,
         *,
         name: str | None = None,
         parallelism: int = 1,
@@ -669,7 +727,8 @@ class WindowedStream:
         """Emit `WindowResult(key, start, end, aggregate)`.
 
         `fn` is `"count"`, `"sum"`, `"mean"`, `"min"`, `"max"`, `"first"`, `"last"` or `"list"`, or a function of the
-        list of the window's values, in order of arrival. `value(item)` gives an item's value, else the item is it.
+        list of the window's values, in order of arrival. `value(item)` gives an item's value, else the item is it; a
+        name stands for the column of that name.
         """
         if isinstance(fn, str):
             if fn not in AGGREGATES:
@@ -699,6 +758,7 @@ class WindowedStream:
 
     def _aggregate(self, fn: Any, value: Any, name: str | None, suggestion: str, settings: Settings) -> Any:
         if value is not None:
+            value = as_function(value)
             function_spec(suggestion, value, (), {})
         if settings.parallelism != 1 and not isinstance(self._stream, KeyedStream):
             keyed = all(
@@ -723,7 +783,7 @@ _WINDOW_WORDS = dict.fromkeys(("agg", "apply", "fold", "reduce"), "aggregate")
 _WINDOWED = dict.fromkeys(
     [one for one in (*dir(KeyedStream), *STREAM) if one[0] != "_" and one not in _WINDOW_WORDS],
     "end the window with count(), sum() or aggregate() first",
-)
+) | {name: f"use aggregate({name!r})" for name in VALUED[1:]}
 
 
 def _expiry(kind: str, value: float | timedelta | None) -> float | None:

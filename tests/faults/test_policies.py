@@ -75,6 +75,11 @@ KINDS = {
     "map_async": Kind(lambda s, **o: s.map_async(checked_later, **o), GOOD, [3, 3]),
     "keyby": Kind(lambda s, **o: s.keyby(checked, **o), GOOD, [3, 3]),
     "reduce": Kind(lambda s, **o: s.keyby(lambda n: 0).reduce(plus, **o), [1, 3, 7, 12], [3, 3]),
+    "min": Kind(lambda s, **o: s.keyby(lambda n: 0).min(checked, **o), [(0, 1)] * 4, [3, 3]),
+    "max": Kind(lambda s, **o: s.keyby(lambda n: 0).max(checked, **o), [(0, 1), (0, 2), (0, 4), (0, 5)], [3, 3]),
+    "mean": Kind(
+        lambda s, **o: s.keyby(lambda n: 0).mean(checked, **o), [(0, 1), (0, 1.5), (0, 7 / 3), (0, 3)], [3, 3]
+    ),
     "sum": Kind(lambda s, **o: s.keyby(lambda n: 0).sum(checked, **o), [(0, 1), (0, 3), (0, 7), (0, 12)], [3, 3]),
     "process": Kind(lambda s, **o: s.keyby(lambda n: 0).process(stateful, **o), GOOD, [3, 3]),
     "map_batches": Kind(lambda s, **o: s.map_batches(all_checked, size=1, **o), GOOD, [3, 3]),
@@ -247,3 +252,19 @@ def test_a_policy_that_is_none_is_refused_with_those_there_are() -> None:
         stream.map(checked, on_error="ignore")
     with pytest.raises(PipelineError, match="dead_letter"):
         env.submit(on_error="ignore")
+
+
+@pytest.mark.parametrize("kind", ["sum", "min", "max", "mean"])
+def test_a_value_that_goes_with_no_other_changes_nothing(kind: str) -> None:
+    env = LocalEnvironment("values")
+    getattr(env.from_batch([4, "x", 2]).keyby(lambda _: 0), kind)(on_error="skip").collect("out")
+    job = env.submit(autostop=True)
+    last = {"sum": 6, "min": 2, "max": 4, "mean": 3}[kind]
+    assert (list(job.results["out"]), errors(job)) == ([(0, 4), (0, last)], {kind: 1})
+
+
+def test_a_first_value_that_has_no_mean_is_not_kept() -> None:
+    env = LocalEnvironment("first")
+    env.from_batch(["x", 2]).keyby(lambda _: 0).mean(on_error="skip").collect("out")
+    job = env.submit(autostop=True)
+    assert (list(job.results["out"]), errors(job)) == ([(0, 2.0)], {"mean": 1})

@@ -218,6 +218,37 @@ def what_was_broadcast_is_counted_behind_another_keyby(env: Any, p: int) -> Any:
     return stream.keyby(str).count(parallelism=p)
 
 
+NUMBERS = [("xyz"[i % 3], 7 * i % 11 - 4) for i in range(30)]
+
+
+def folded(fold: Callable[[list[int]], Any]) -> list[tuple[str, Any]]:
+    """What comes of the numbers of each key so far, key by key."""
+    groups = by_key(NUMBERS, lambda pair: pair[0])
+    return [(k, fold([n for _, n in group[: i + 1]])) for k, group in groups.items() for i in range(len(group))]
+
+
+@cases.add(folded(min), order="per_key", alone="per_key")
+def the_least(env: Any, p: int) -> Any:
+    return env.from_batch(NUMBERS).keyby(lambda pair: pair[0]).min(lambda pair: pair[1], parallelism=p)
+
+
+@cases.add(folded(max), order="per_key", alone="per_key")
+def the_greatest(env: Any, p: int) -> Any:
+    return env.from_batch(NUMBERS).keyby(lambda pair: pair[0]).max(lambda pair: pair[1], parallelism=p)
+
+
+@cases.add(folded(lambda numbers: sum(numbers) / len(numbers)), order="per_key", alone="per_key")
+def the_mean(env: Any, p: int) -> Any:
+    rows = env.from_batch([{"letter": letter, "n": n} for letter, n in NUMBERS])
+    return rows.keyby("letter").mean("n", parallelism=p, on_error="skip")
+
+
+@cases.add(running(ITEMS, lambda i: i[0], lambda i: i[1]), order="per_key", alone="per_key")
+def by_the_names_of_columns(env: Any, p: int) -> Any:
+    rows = env.from_batch([{"letter": letter, "n": n} for letter, n in ITEMS])
+    return rows.keyby("letter").sum("n", parallelism=p)
+
+
 LAST = {key: (key, total) for key, total in running(ITEMS, lambda i: i[0], lambda i: i[1])}
 
 

@@ -254,6 +254,8 @@ MISSING: list[tuple[Declare, str]] = [
     (lambda stream: stream.keyby(str).fold(max), r"^KeyedStream has no 'fold'; did you mean 'reduce'\?$"),
     (lambda stream: stream.keyby(str).aggregate(max), r"^KeyedStream has no 'aggregate'; a window has it, window"),
     (lambda stream: stream.window(Tumbling(1)).cuont(), r"did you mean 'count'\?$"),
+    (lambda stream: stream.mean(), "^DataStream has no 'mean'; call keyby"),
+    (lambda stream: stream.window(Tumbling(1)).mean(), r"^WindowedStream has no 'mean'; use aggregate\('mean'\)$"),
     (lambda stream: stream.window(Tumbling(1)).apply(max), r"did you mean 'aggregate'\?$"),
     (lambda stream: stream._env.from_cvs("x"), r"^LocalEnvironment has no 'from_cvs'; did you mean 'from_csv'\?$"),
     (lambda stream: stream._env.read_csv("x"), r"did you mean 'from_csv'\?$"),

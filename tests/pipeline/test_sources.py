@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import re
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -330,6 +331,47 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     path = text_file(tmp_path, b"a,b,a\n1,2,3\n")
     with pytest.raises(PipelineError, match="two columns are called 'a'"):
         ran(lambda env: env.from_csv(path))
+
+
+@pytest.mark.parametrize("backend", ["threads", "processes"])
+def test_csv_columns_are_read_by_what_is_said(tmp_path: Path, backend: str) -> None:
+    path = text_file(tmp_path, b"what,qty,price,paid,day\ntea, 3,1.5,yes,2024-02-29\n")
+    types = {"qty": int, "price": float, "paid": lambda text: text == "yes", "day": date.fromisoformat}
+    env = LocalEnvironment("typed", backend=backend)
+    env.from_csv(path, types=types).map(lambda row: row).collect("out")
+    got = env.submit(autostop=True).results["out"]
+    assert list(got) == [{"what": "tea", "qty": 3, "price": 1.5, "paid": True, "day": date(2024, 2, 29)}]
+    assert list(got[0]) == ["what", "qty", "price", "paid", "day"]
+
+
+@pytest.mark.parametrize("text", ["3x", ""])
+def test_a_text_that_cannot_be_read_is_told_with_its_place(tmp_path: Path, text: str) -> None:
+    path = text_file(tmp_path, f'what,qty\n"a\nb",1\nx,{text}\n'.encode())
+    said = rf"{re.escape(str(path))}, line 4, column 'qty': '{text}' cannot be read by int: ValueError: invalid literal"
+    with pytest.raises(ValueError, match=said) as caught:
+        ran(lambda env: env.from_csv(path, types={"qty": int}))
+    assert type(caught.value) is ValueError
+
+
+def test_types_of_columns_that_are_not_there_are_told(tmp_path: Path) -> None:
+    path = text_file(tmp_path, b"what,qty\n")
+    with pytest.raises(PipelineError, match=r"types names a column 'qyt'; did you mean 'qty'\?"):
+        ran(lambda env: env.from_csv(path, types={"qyt": int}))
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        ("infer", "types is a dict, by columns, such as {'qty': int}, not 'infer'"),
+        ({1: int}, "types is a dict, by columns"),
+        ({"qty": "int"}, r"types\['qty'\] is a function of a text, such as int, not 'int'"),
+        ({"qty": lambda: 1}, r"types\['qty'\] is called with one argument, but takes \(\)"),
+        ({"paid": bool}, r"bool\(\) of any text but the empty one is True, of 'false' as well"),
+    ],
+)
+def test_types_that_are_none_are_refused_where_they_are_declared(tmp_path: Path, types: Any, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        LocalEnvironment("bad").from_csv(tmp_path / "rows.csv", types=types)
 
 
 def test_csv_may_be_compressed(tmp_path: Path) -> None:

@@ -33,6 +33,16 @@ def test_a_none_of_an_iterable_arrives_whole() -> None:
     assert taken == [1, 2, None, 4]
 
 
+def test_what_keeps_a_result_is_called_after_it() -> None:
+    env = LocalEnvironment("names")
+    env.from_batch([1], name="late").collect("late").map(abs, name="collect more").collect("more").show("abs").show(
+        "map"
+    )
+    job = env.submit(autostop=True)
+    assert list(counts(job)) == ["late", "collect late", "collect more", "more", "abs", "map"]
+    assert list(job.results) == ["late", "more", "abs", "map"]
+
+
 @pytest.mark.parametrize("passes", [1, "x", [0], object()])
 @pytest.mark.parametrize("drops", [0, "", [], None])
 def test_filter_goes_by_truth_and_passes_the_item_itself(passes: object, drops: object) -> None:
