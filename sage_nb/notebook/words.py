@@ -166,6 +166,11 @@ def clock(epoch: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(epoch))
 
 
+def as_of(epoch: float) -> str:
+    """When a job that goes on was as it is shown."""
+    return f"As of {clock(epoch)}"
+
+
 def flow(op: OperatorView) -> str:
     """An operator's counter: one number, or `in → out` where they differ, shortened when they are long."""
     if op.kind == "source":
