@@ -107,6 +107,27 @@ def test_an_unwatched_cell_waits_and_shows_html_and_text_only(shared: Kernel) ->
     assert "Completed" in (reply.displays + reply.updates)[-1]["text/plain"]
 
 
+def test_the_end_of_a_long_job_that_nobody_watches_reaches_a_log_and_the_notebook_has_the_job_once(
+    shared: Kernel,
+) -> None:
+    """A log has what is displayed, and no update of it."""
+    shared.run("from sage_nb.notebook import headless; headless._FIRST_SIGN = 1.0")
+    code = (
+        "%%sage_submit slow -o job\ndef slow(n):\n    time.sleep(0.5)\n    return n\n"
+        "env.from_batch(range(8)).map(slow).collect('all')"
+    )
+    reply = shared.run(code, allow_stdin=False)
+    going, end = (one["text/plain"] for one in reply.displays)
+    assert going.startswith("► Running  slow")
+    assert "\n" not in going
+    assert end.startswith("✓ Completed  slow")
+    assert re.search(r"^sage_nb: ► Running +slow .*\d items", reply.stderr)
+    notebook = [updates[-1]["text/plain"] for updates in shared.displays.values() if updates[0] in reply.displays]
+    first, last = notebook
+    assert re.fullmatch(r"slow: \d\d:\d\d:\d\d to \d\d:\d\d:\d\d", first)
+    assert last == end
+
+
 def test_a_failed_job_fails_an_unwatched_cell_at_the_users_own_line(shared: Kernel) -> None:
     """The exception keeps its type, and its notes name operator, item and line."""
     body = "\n\ndef invert(x):\n    return 1 / (x - 3)\n\nenv.from_batch(range(9)).map(invert).print()"
