@@ -298,6 +298,16 @@ def facts(snapshot: JobSnapshot) -> list[str]:
     return [duration(snapshot.elapsed), items, speed if snapshot.items else "", backend, attempt]
 
 
+_ENDS = {"completed": "completed in", "failed": "failed after", "stopped": "was stopped after"}
+
+
+def told(snapshot: JobSnapshot) -> str:
+    """A job in a line below its view: `job 'flights' completed in 2.1 s, 3 operators; its view is above`."""
+    state = _ENDS.get(snapshot.status, f"is {snapshot.status}:")
+    operators = named_count(len(snapshot.operators), "operator")
+    return f"job {snapshot.name!r} {state} {duration(snapshot.elapsed)}, {operators}; its view is above"
+
+
 def cell_width(text: str) -> int:
     """How many columns of a terminal `text` takes: wide East Asian characters take two, combining marks none."""
     return len(text) if text.isascii() else sum(map(_char_width, text))

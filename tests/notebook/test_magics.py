@@ -107,6 +107,30 @@ def test_an_unwatched_cell_waits_and_shows_html_and_text_only(shared: Kernel) ->
     assert "Completed" in (reply.displays + reply.updates)[-1]["text/plain"]
 
 
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "nobody"])
+def test_a_job_that_is_the_value_of_the_cell_below_its_view_is_told_in_a_line(shared: Kernel, watched: bool) -> None:
+    """`await job` gives the job; what it would show is right above."""
+    code = "%%sage_submit short -o job\nenv.from_batch(range(1000)).collect('all')"
+    shared.run(code, cell_id="shows", allow_stdin=watched)
+    (shown,) = shared.run("await job", allow_stdin=watched).displays
+    assert re.fullmatch(r"job 'short' completed in [\d.]+ m?s, 2 operators; its view is above", shown["text/plain"])
+    assert list(shown) == ["text/plain"]
+    (again,) = shared.run("job", allow_stdin=watched).displays  # nothing of it is in the cell before
+    assert "✓ Completed" in again["text/plain"]
+    (asked,) = shared.run("display(job)", allow_stdin=watched).displays
+    assert "text/html" in asked
+    shared.run("1 + 1")
+    (value,) = shared.run("job", allow_stdin=watched).displays
+    assert "text/html" in value
+    (running,) = shared.run(
+        "env = LocalEnvironment('x'); env.from_source(ticks).sink(id); j = env.submit(); j"
+    ).displays
+    assert WIDGET in running
+    (line,) = shared.run("j").displays
+    assert line["text/plain"].startswith("job 'x' is running: ")
+    shared.run("j.stop()")
+
+
 def test_the_end_of_a_long_job_that_nobody_watches_reaches_a_log_and_the_notebook_has_the_job_once(
     shared: Kernel,
 ) -> None:
