@@ -54,17 +54,18 @@ class _Signs:
 
 
 def _wait_in_kernel(job: Job, shell: Any) -> None:
-    done, signs, live = job._dispatcher.done, _Signs(job), uuid.uuid4().hex
+    __tracebackhide__ = True
+    signs, live = _Signs(job), uuid.uuid4().hex
     ours = {"sage_nb": {"job": job.uuid}}
 
     def publish(bundle: dict[str, Any], *, of: str, update: bool = False) -> None:
         shell.display_pub.publish(data=bundle, metadata=ours, transient={"display_id": of}, update=update)
 
     began = time.time()
-    if not done.wait(_FIRST_UPDATE):
+    if not job._wait_done(_FIRST_UPDATE):
         snapshot = job.snapshot()
         publish(static_bundle(snapshot) | {"text/plain": render_line(snapshot)}, of=live)
-        while not done.wait(_UPDATE_EVERY):
+        while not job._wait_done(_UPDATE_EVERY):
             publish(static_bundle(job.snapshot()), of=live, update=True)
             signs.look()
         took = f"{job.name}: {words.clock(began)} to {words.clock(time.time())}"
@@ -73,8 +74,9 @@ def _wait_in_kernel(job: Job, shell: Any) -> None:
 
 
 def _wait_in_terminal(job: Job) -> None:
+    __tracebackhide__ = True
     tty, signs = sys.stderr.isatty(), _Signs(job)
-    while not job._dispatcher.done.wait(0.25):
+    while not job._wait_done(0.25):
         if tty:
             print(f"\r\x1b[K{render_line(job.snapshot())}", end="", file=sys.stderr, flush=True)
         else:

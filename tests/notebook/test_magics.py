@@ -175,10 +175,27 @@ def test_wait_keeps_a_watched_cell_until_the_job_has_ended(shared: Kernel) -> No
     assert reply.error == ("ZeroDivisionError", "division by zero")
 
 
+def plain(reply: Reply) -> str:
+    """The traceback without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", reply.traceback)
+
+
+def at_users_own_line(reply: Reply) -> None:
+    """The traceback shows the cell, and no frame of ours or of IPython's."""
+    assert reply.error is not None
+    assert "---->" in plain(reply)
+    assert re.findall(r"^File .*|.*hidden.*", plain(reply), re.MULTILINE) == []
+
+
 def test_timeout_fails_the_job(shared: Kernel) -> None:
     reply = shared.run("%%sage_submit slow --wait --timeout 0.3\nenv.from_source(ticks).show('t')")
     assert reply.error is not None
     assert reply.error[0] == "JobTimeout"
+    at_users_own_line(reply)
+    shared.run("%%sage_submit slow -o job --timeout 0.3\nenv.from_source(ticks).show('t')")
+    at_users_own_line(shared.run("1\nawait job"))
+    at_users_own_line(shared.run("job.wait()", allow_stdin=False))
+    at_users_own_line(shared.run("env.from_batch([1]).map(lambda: 1)"))
 
 
 def test_cleanup_never_keeps_services_until_sage_stop(shared: Kernel) -> None:
@@ -247,7 +264,9 @@ def test_a_syntax_error_names_the_line_of_the_cell(shared: Kernel) -> None:
     reply = shared.run("%%sage_submit x\n\nenv.from_batch([1]).print(\n")
     assert reply.error is not None
     assert reply.error[0] == "SyntaxError"
-    assert "line 3" in reply.traceback
+    assert re.fullmatch(r"  Cell In\[\d+\], line 3\n.*\n *\^\nSyntaxError: '\(' was never closed\n", plain(reply))
+    both = shared.run("def broken():\n    exec('(', {})\nbroken()")
+    assert "in broken" in plain(both)  # what runs has its frames, as it has without us
 
 
 def test_jobs_logs_and_views_of_jobs_that_have_ended(shared: Kernel) -> None:
@@ -383,6 +402,7 @@ def test_awaiting_cell_is_interrupted_and_the_job_cleaned(shared: Kernel) -> Non
         assert reply.error is not None
         assert reply.error[0] in ("KeyboardInterrupt", "CancelledError")
         assert "was stopped, as what" in reply.error[1]
+        at_users_own_line(reply)
         before += 1
         assert shared.run("job.status, cleaned()").result == f"('stopped', {before})"
 
@@ -394,6 +414,11 @@ def test_an_interrupted_waiting_cell_stops_its_job(shared: Kernel) -> None:
     reply = shared.wait(waiting, 10)
     assert reply.error is not None
     assert reply.error[0] == "KeyboardInterrupt"
+    assert shared.run("job.status").result == "'stopped'"
+    headless = shared.start(ENDLESS, allow_stdin=False)
+    shared.until(lambda: bool(headless.displays))
+    shared.interrupt()
+    at_users_own_line(shared.wait(headless, 10))
     assert shared.run("job.status").result == "'stopped'"
 
 
