@@ -32,6 +32,10 @@ line it came from.
 
 from __future__ import annotations
 
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
 __all__ = [
     "AccessError",
     "ClusterError",
@@ -61,11 +65,41 @@ __all__ = [
 ]
 
 
+def render_at_caller(exc: BaseException) -> list[str]:
+    """An exception as IPython shows it, without those of the innermost frames that are sage_nb's own."""
+    from IPython.core.getipython import get_ipython
+
+    entries, tb = [], exc.__traceback__
+    while tb is not None:
+        entries.append(tb)
+        tb = tb.tb_next
+    while len(entries) > 2 and f"{entries[-1].tb_frame.f_globals.get('__name__')}.".startswith("sage_nb."):
+        entries.pop()  # the first is IPython's, the second the cell's
+    for entry in reversed(entries):
+        tb = TracebackType(tb, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    shell: Any = get_ipython()
+    lines: list[str] = shell.InteractiveTB.structured_traceback(type(exc), exc, tb)
+    return lines
+
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def shown_at_caller(exc: _E) -> _E:
+    """`exc`, which a notebook shows at the user's own line."""
+    exc.__dict__["_render_traceback_"] = partial(render_at_caller, exc)
+    return exc
+
+
 class SageError(Exception):
     """Base of all errors that sage_nb raises itself."""
 
     def __str__(self) -> str:  # KeyError's quotes would come in by way of LookupError's subclasses
         return " ".join(str(arg) for arg in self.args)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it."""
+        return render_at_caller(self)
 
 
 class PipelineError(SageError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -38,7 +39,7 @@ def cell(notebook: NotebookNode, id_: str) -> NotebookNode:
 
 
 def text_of(cell: NotebookNode) -> str:
-    return str(next(o.data["text/plain"] for o in cell.outputs if "text/plain" in o.get("data", {})))
+    return "\n".join(o.data["text/plain"] for o in cell.outputs if "text/plain" in o.get("data", {}))
 
 
 def test_the_result_is_what_pandas_computes(executed: NotebookNode) -> None:
@@ -92,10 +93,11 @@ def test_the_failing_cell_fails_at_its_marked_line(executed: NotebookNode) -> No
     assert f"❱ {marked}" in next(o.data["text/plain"] for o in failing.outputs if "data" in o)
 
 
-def test_papermill_fails_where_the_job_fails(tmp_path: Path) -> None:
+def test_papermill_logs_the_end_of_jobs_and_fails_where_one_fails(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(
         cells=[
-            nbformat.v4.new_code_cell("%load_ext sage_nb"),
+            nbformat.v4.new_code_cell("%load_ext sage_nb\nimport time"),
+            nbformat.v4.new_code_cell("%%sage_submit slow\nenv.from_batch([2]).map(time.sleep).sink(id)"),
             nbformat.v4.new_code_cell("%%sage_submit bad\nenv.from_batch([1, 0]).map(lambda x: 1 / x).print('got')"),
             nbformat.v4.new_code_cell("print('never')"),
         ],
@@ -114,6 +116,8 @@ def test_papermill_fails_where_the_job_fails(tmp_path: Path) -> None:
     assert "operator 'map' (map)" in done.stderr
     assert "got 1.0" in done.stdout + done.stderr
     assert "never" not in done.stdout
+    assert re.search(r"► Running +slow", done.stderr)
+    assert re.search(r"✓ Completed +slow", done.stderr)  # in the log, where no update of a display comes
 
 
 def test_nbconvert_shows_the_final_state(executed: NotebookNode, tmp_path: Path) -> None:

@@ -727,7 +727,7 @@ class Dispatcher:
     def _time_out(self) -> None:
         assert self._timeout is not None
         error = JobTimeout(f"job {self.name!r} ran longer than its timeout of {self._timeout:g} s and was stopped")
-        self.say(str(error), "ERROR")
+        self.log.say("job", str(error), "ERROR")  # no note: it is the job's error
         self.stop(2.0, outcome="failed", error=error)
 
     def _abandon_overdue(self, waited: float) -> None:

@@ -40,7 +40,7 @@ _SLOW = 0.05
 _TABLE_TIME = 0.25
 _MAX_COLUMNS = 50
 _FRAME_ROWS = 10
-_LEAST_ROWS = 10
+_FEWER_ROWS = (100, 50, 20, 10)
 _PIXELS = 800
 _SMALL_PICTURE, _LARGEST_PICTURE = 1 << 16, 1 << 19
 
@@ -203,8 +203,8 @@ def table_of(
     """Column names, what the columns hold, and the rows as text. At most 50 columns, in at most about 0.25 s.
 
     Each item is a row. But where the last item is a frame, the rows are its first ones; where it has few, those of
-    the frames right before it come before. Where the rows have more than `size` characters, the newest ones are
-    given that have not, and ten at least.
+    the frames right before it come before. Where the rows have more than `size` characters, the newest 100, 50, 20
+    are given that have not, and ten at least.
     """
     records = [_fields(item) for item in items] if not items or not _is_table(items[-1]) else _last_rows(items)
     names = list(dict.fromkeys(name for record in records for name in record))[:_MAX_COLUMNS]
@@ -219,7 +219,8 @@ def table_of(
             for c, many in zip(names, decimals, strict=True)
         )
         held += sum(map(len, row)) + 4 * len(row)
-        if size is not None and held > size and len(rows) >= _LEAST_ROWS:
+        if size is not None and held > size and len(rows) >= _FEWER_ROWS[-1]:
+            del rows[next(few for few in _FEWER_ROWS if few <= len(rows)) :]
             break
         rows.append(row)
     return tuple(safe_text(c, 100) for c in names), types, tuple(reversed(rows))

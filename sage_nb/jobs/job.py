@@ -13,7 +13,7 @@ from sage_nb.engine.letters import Letters
 from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import LogLine
 from sage_nb.engine.results import Latest, Result
-from sage_nb.errors import JobStateError
+from sage_nb.errors import JobStateError, shown_at_caller
 from sage_nb.jobs.info import JobInfo
 from sage_nb.jobs.run import Description, Run
 from sage_nb.jobs.snapshot import JobSnapshot, Progress
@@ -149,16 +149,25 @@ class Job:
         __tracebackhide__ = True
         if self._dispatcher.is_own_thread():
             raise JobStateError(f"job {self.name!r} cannot wait for itself: this is its own thread")
-        try:
-            ended = _wait(self._dispatcher.done, timeout)
-        except KeyboardInterrupt:
-            if not self._dispatcher.ends_with_its_waiter:
-                raise
-            self.stop(INTERRUPT_GRACE)
-            raise KeyboardInterrupt(f"job {self.name!r} was stopped, as what waited for it was interrupted") from None
-        if not ended:
-            raise TimeoutError(f"job {self.name!r} is still {self.status} after {timeout:g} s; it goes on")
+        if not self._wait_done(timeout):
+            late = TimeoutError(f"job {self.name!r} is still {self.status} after {timeout:g} s; it goes on")
+            raise shown_at_caller(late)
         return self._ended()
+
+    def _wait_done(self, timeout: float | None = None) -> bool:
+        """Like `wait`, but returns whether the job has ended, and raises nothing of what the job did."""
+        __tracebackhide__ = True
+        try:
+            return _wait(self._dispatcher.done, timeout)
+        except KeyboardInterrupt:
+            raise shown_at_caller(KeyboardInterrupt(self._interrupted())) from None
+
+    def _interrupted(self) -> str:
+        """What waits for the job is interrupted: stop the job where that is so, and say what became of it."""
+        if not self._dispatcher.ends_with_its_waiter:
+            return f"job {self.name!r} goes on; only the waiting for it was interrupted"
+        self.stop(INTERRUPT_GRACE)
+        return f"job {self.name!r} was stopped, as what waited for it was interrupted"
 
     def __await__(self) -> Generator[Any, None, Job]:
         return self._wait_async().__await__()
@@ -177,10 +186,12 @@ class Job:
         """Stop, clean up, and raise `CancelledError` anew, without the frames of asyncio."""
         __tracebackhide__ = True
         if not self._dispatcher.ends_with_its_waiter:
-            raise asyncio.CancelledError(f"job {self.name!r} goes on; only the waiting for it was interrupted")
+            goes_on = f"job {self.name!r} goes on; only the waiting for it was interrupted"
+            raise shown_at_caller(asyncio.CancelledError(goes_on)) from None
         self._dispatcher.stop(INTERRUPT_GRACE)
         await self._until(self._dispatcher.clean)
-        raise asyncio.CancelledError(f"job {self.name!r} was stopped, as what awaited it was interrupted") from None
+        stopped = f"job {self.name!r} was stopped, as what awaited it was interrupted"
+        raise shown_at_caller(asyncio.CancelledError(stopped)) from None
 
     async def _until(self, event: threading.Event) -> None:
         loop, turned = asyncio.get_running_loop(), asyncio.Event()

@@ -17,6 +17,7 @@ import msgspec
 
 from sage_nb.engine.rows import ColumnType
 from sage_nb.jobs.drawing import Drawing, drawing_of
+from sage_nb.jobs.plain import plain
 
 __all__ = [
     "CodeLine",
@@ -189,6 +190,21 @@ class Progress(_View, frozen=True, kw_only=True):
 
     operators: tuple[OperatorView, ...]
     services: tuple[ServiceView, ...]
+
+    def __repr__(self) -> str:
+        """A line for each, below the names of what can be asked of it."""
+        heads = ("name", "kind", "items_in", "items_out", "rate", "busy", "queued", "errors")
+        rows = [heads, *(_counters(op) for op in self.operators)]
+        sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join([*map(str.ljust, row[:2], sizes), *map(str.rjust, row[2:], sizes[2:])]) for row in rows]
+        lines += [f"service {plain(service.name)}: {service.state}" for service in self.services]
+        return "\n".join(lines)
+
+
+def _counters(op: OperatorView) -> tuple[str, ...]:
+    busy = "" if op.busy is None else f"{op.busy:.0%}"
+    counts = (f"{op.items_in:,}", f"{op.items_out:,}", f"{op.rate:,.1f}", busy, f"{op.queued:,}", f"{op.errors:,}")
+    return plain(op.name), op.kind, *counts
 
 
 class JobSnapshot(_View, frozen=True, kw_only=True):

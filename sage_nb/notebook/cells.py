@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -26,12 +27,23 @@ def run_body(shell: Any, raw_cell: str, body: str, magic: str) -> None:
         tree = ast.parse(shell.transform_cell(body), filename)
     except SyntaxError as exc:
         _shift(exc, offset)
+        _show_as_in_a_plain_cell(shell, exc)
         raise
     if not tree.body:
         raise UsageError(f"{magic}: the cell is empty; declare a pipeline on env, say env.from_batch([1, 2]).print()")
     tree = shell.transform_ast(ast.increment_lineno(tree, offset))
     code = shell.compile(tree, filename, "exec")
     exec(code, shell.user_global_ns, shell.user_ns)
+
+
+def _show_as_in_a_plain_cell(shell: Any, exc: SyntaxError) -> None:
+    """Have `exc` shown without the frames that lead here: IPython takes it for one of code that runs, not of a cell."""
+
+    def show(filename: str | None = None, running_compiled_code: bool = False) -> None:
+        del shell.showsyntaxerror
+        shell.showsyntaxerror(filename, running_compiled_code and sys.exc_info()[1] is not exc)
+
+    shell.showsyntaxerror = show
 
 
 def _shift(exc: SyntaxError, offset: int) -> None:

@@ -21,7 +21,6 @@ from sage_nb.notebook.magics import SageMagics
 from sage_nb.notebook.members import Members
 from sage_nb.notebook.result import print_result, result_html
 from sage_nb.notebook.servers import ServerMagics
-from sage_nb.notebook.view import show_job
 from sage_nb.pipeline.spelling import nearest
 
 __all__ = ["load", "loaded", "unload"]
@@ -41,7 +40,7 @@ class _Loaded:
         shell.Completer.custom_matchers.extend(self.matchers)
         shell.events.register("pre_run_cell", self.before_cell)
         shell.events.register("post_run_cell", self.after_cell)
-        shell.display_formatter.ipython_display_formatter.for_type(Job, self.display_job)
+        shell.display_formatter.ipython_display_formatter.for_type(Job, self.magics.show_value)
         html, text = (shell.display_formatter.formatters[mime] for mime in ("text/html", "text/plain"))
         html.for_type(Explanation, render_explanation)
         html.for_type(Result, result_html)
@@ -68,9 +67,6 @@ class _Loaded:
 
     def after_cell(self, _result: Any) -> None:
         mark_cell(running=False)
-
-    def display_job(self, job: Job) -> None:
-        show_job(job, self.shell, live=current_cell(self.shell).watched)
 
     def undo(self) -> None:
         use_thread_context(lambda: nullcontext)

@@ -42,10 +42,11 @@ _MUTED = "opacity:.72"
 _PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
 
 
-def render_html(snapshot: JobSnapshot) -> str:
-    """The job as self-contained HTML: no script, no style sheet, no class, and everything of the user's escaped."""
+def render_html(snapshot: JobSnapshot, *, at: float | None = None) -> str:
+    """The job as self-contained HTML: no script, no style sheet, no class, and everything of the user's escaped. Of one
+    that goes on, `at` (seconds since the epoch) says when it was so."""
     parts = [
-        *_header(snapshot),
+        *_header(snapshot, at),
         *([_error(snapshot.error)] if snapshot.error else []),
         *(_div(f"⚠ {_text(note)}", _BLOCK) for note in snapshot.notes),
         *(_operators(snapshot) if snapshot.operators else []),
@@ -88,7 +89,7 @@ def _span(content: str, style: str) -> str:
     return f'<span style="{style}">{content}</span>'
 
 
-def _header(snapshot: JobSnapshot) -> Iterable[str]:
+def _header(snapshot: JobSnapshot, at: float | None) -> Iterable[str]:
     tint = _TINTS.get(snapshot.status, _GREY)
     pill = f"padding:3px 10px;border-radius:12px;background-color:rgba({tint},.16);font-size:12px;white-space:nowrap"
     mark = _span(words.MARKS.get(snapshot.status, "○"), f"color:rgb({tint})")
@@ -105,7 +106,7 @@ def _header(snapshot: JobSnapshot) -> Iterable[str]:
         value = min(max(snapshot.fraction, 0.0), 1.0)
         bar = f'<progress value="{value:.3f}" max="1" style="width:60%;vertical-align:middle"></progress>'
         yield _div(f"{bar} {words.percent(value)}", _BLOCK)
-    seen = "This is how the job was when the view was last saved."
+    seen = words.as_of(at) if at is not None else "This is how the job was when the view was last saved."
     waits = f"Waiting for {_text(snapshot.waiting_for)}. " if snapshot.waiting_for else ""
     yield _div(f"<em>{waits}{seen}</em>", f"{_BLOCK};{_MUTED}")
 

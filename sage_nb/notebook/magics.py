@@ -18,6 +18,7 @@ from sage_nb.errors import SageError
 from sage_nb.jobs.environment import LocalEnvironment
 from sage_nb.jobs.job import INTERRUPT_GRACE, Job
 from sage_nb.jobs.submitting import BACKENDS, SubmittingEnvironment
+from sage_nb.notebook import words
 from sage_nb.notebook.cells import run_body
 from sage_nb.notebook.headless import wait_at_cell_end
 from sage_nb.notebook.holding import holding
@@ -233,6 +234,17 @@ class SageMagics(Magics):
         if not here.watched:
             wait_at_cell_end(job, self.shell, here)
 
+    def show_value(self, job: Job) -> None:
+        """Show a job that is displayed. As the value of a cell right below its view, which `await job` gives, in a
+        line."""
+        count, is_value = self.shell.execution_count, getattr(self.shell.displayhook, "msg", None) is not None
+        if is_value and self._shown.is_just_above(job, count):
+            text = {"text/plain": words.plain(words.told(job.snapshot()))}
+            self.shell.display_pub.publish(data=text, metadata={})
+            return
+        show_job(job, self.shell, live=current_cell(self.shell).watched)
+        self._shown.note(job, count)
+
     def _server(self, word: str | None) -> JobManagerClient:
         """The server at an address, or else the one that the notebook is connected to, or the one on this machine."""
         if word is None and self._known.client is not None:
@@ -247,6 +259,7 @@ class SageMagics(Magics):
             self.shell.user_ns[output] = job
         view = show_job(job, self.shell, live=True) if here.watched else None
         self._shown.add(here, job, view, submitted=submitted)
+        self._shown.note(job, self.shell.execution_count)
 
     def _check_place(self, args: argparse.Namespace, cell: str | None) -> None:
         given = [option for option in ("remote", "local", "attached", "backend") if getattr(args, option)]

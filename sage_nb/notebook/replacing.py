@@ -31,6 +31,15 @@ class Shown:
 
     def __init__(self) -> None:
         self._by_cell: dict[str, list[_One]] = {}
+        self._newest: dict[str, int] = {}
+
+    def note(self, job: Job, count: int) -> None:
+        """The whole of `job` is shown below the execution of that number."""
+        self._newest = {uuid: at for uuid, at in self._newest.items() if at >= count - 1} | {job.uuid: count}
+
+    def is_just_above(self, job: Job, count: int) -> bool:
+        """Whether the execution of that number, or the one before, shows the whole of `job`."""
+        return self._newest.get(job.uuid, -1) >= count - 1
 
     def add(self, cell: Cell, job: Job, view: JobView | None, *, submitted: bool) -> None:
         """`job` is below `cell` from now on."""

@@ -26,11 +26,12 @@ _DISPENSABLE = {
 """Columns in the order in which they are left out, and how much room for names is worth it."""
 
 
-def render_text(snapshot: JobSnapshot, width: int = 80) -> str:
-    """The job as text, in lines of at most `width` columns (40 at least)."""
+def render_text(snapshot: JobSnapshot, width: int = 80, *, at: float | None = None) -> str:
+    """The job as text, in lines of at most `width` columns (40 at least). Of one that goes on, `at` (seconds since the
+    epoch) says when it was so."""
     width = max(width, 40)
     sections = [
-        list(_header(snapshot, width)),
+        list(_header(snapshot, width, at)),
         list(_operators(snapshot, width)),
         list(_services(snapshot.services, width)),
         *(list(_result(result, width)) for result in snapshot.results),
@@ -91,7 +92,7 @@ def _wrapped(text: str, width: int, indent: int = 0) -> Iterator[str]:
     yield prefix + text
 
 
-def _header(snapshot: JobSnapshot, width: int) -> Iterator[str]:
+def _header(snapshot: JobSnapshot, width: int, at: float | None) -> Iterator[str]:
     state = f"{words.MARKS.get(snapshot.status, '○')} {words.state_word(snapshot.status)}"
     uuid = words.plain(snapshot.uuid[:8])
     room = width - words.cell_width(state) - words.cell_width(uuid) - 2 * _GAP
@@ -115,6 +116,8 @@ def _header(snapshot: JobSnapshot, width: int) -> Iterator[str]:
         yield words.fit(f"  {'━' * done}{'╌' * (24 - done)} {said}", width)
     if snapshot.waiting_for:
         yield from _wrapped(f"  Waiting for {words.plain(snapshot.waiting_for)}", width, 2)
+    if at is not None:
+        yield f"  {words.as_of(at)}"
 
 
 def _table(columns: Sequence[str], right: Sequence[bool], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:

@@ -9,6 +9,10 @@ Flow control. Nothing is queued: a snapshot is made when it is sent, so that a s
 that is old. The views say whether they are in sight (`{command: "view", id, visible}`), when that changes and every
 five seconds. While nobody is there, the server would keep every message for a page that may come back; so it gets one
 in ten seconds. Pictures, which are large, are a trait of their own, which is sent only when it changes.
+
+What is saved. A display with a widget cannot be updated: JupyterLab would draw the widget anew. So what a notebook that
+is saved meanwhile should show is a trait as well, sent after a second and then every ten, or less often where there are
+many views. When the notebook is saved, the page's plugin puts it into the file.
 """
 
 from __future__ import annotations
@@ -47,11 +51,15 @@ _NOBODY = 10.0
 _GRACE = 15.0  # seconds without a word after which a view counts as gone
 _KEPT_VIEWS = 30
 _PIECE = 1 << 19
+_SAVED_FIRST, _SAVED_EVERY = 1.0, 10.0
+_SAVED_SPACING = 0.5
+"""Seconds between what all views send for that."""
 
 
 def static_bundle(snapshot: JobSnapshot) -> dict[str, Any]:
-    """The mime bundle that needs no kernel: HTML and text."""
-    return {"text/html": render_html(snapshot), "text/plain": render_text(snapshot)}
+    """The mime bundle that needs no kernel: HTML and text, which say when a job that goes on was so."""
+    at = time.time()
+    return {"text/html": render_html(snapshot, at=at), "text/plain": render_text(snapshot, at=at)}
 
 
 class JobWidget(anywidget.AnyWidget):
@@ -62,6 +70,8 @@ class JobWidget(anywidget.AnyWidget):
     snapshot = traitlets.Dict().tag(sync=True)
     pictures = traitlets.Dict().tag(sync=True)
     """By the name of a result: its newest item, where that is a picture."""
+    saved = traitlets.Dict().tag(sync=True)
+    """HTML and text, for a notebook that is saved while the job runs: not as new as the snapshot."""
     notify = traitlets.Float(allow_none=True).tag(sync=True)
     """Seconds that the job must have taken for its end to be told to a reader who is elsewhere; None: never."""
     formats = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -83,6 +93,7 @@ class JobView:
         self._heard = False
         self._born = time.monotonic()
         self._last: float = 0.0
+        self._saved_due = self._born + _SAVED_FIRST
         self._ended = False
         snapshot, pictures = _in_two(job.snapshot())
         self._widget = JobWidget(
@@ -125,8 +136,8 @@ class JobView:
             return _OUT_OF_SIGHT
         return _OUT_OF_SIGHT if any(now - said < _GRACE for _, said in views) else _NOBODY
 
-    def send(self) -> bool:
-        """Send the newest snapshot. True where it was the last one."""
+    def send(self, live: int) -> bool:
+        """Send the newest snapshot of this one of the `live` views. True where it was the last one."""
         job = self._job
         if job is None:
             return True
@@ -140,6 +151,9 @@ class JobView:
         if ended:
             self._ended, self._job = True, None
             self._publish(static_bundle(snapshot), update=True)
+        elif self._last >= self._saved_due:
+            self._saved_due = self._last + max(_SAVED_EVERY, live * _SAVED_SPACING)
+            self._widget.saved = static_bundle(snapshot)
         return ended
 
     def tell(self, text: str) -> None:
@@ -262,15 +276,15 @@ class _Pump:
             now = time.monotonic()
             for view in live:
                 if view.ended() or now >= view.due(stretch):
-                    self._send(view)
+                    self._send(view, len(live))
             wait = min((view.due(stretch) for view in live), default=now) - time.monotonic()
             if wait > 0:
                 self._woken.wait(wait)
 
-    def _send(self, view: JobView) -> None:
+    def _send(self, view: JobView, live: int) -> None:
         began = time.thread_time()
         try:
-            last = view.send()
+            last = view.send(live)
             self._cost += (time.thread_time() - began - self._cost) / 8
         except Exception as exc:  # noqa: BLE001 - one view that cannot be sent must not end all others
             view.tell(f"its view could not be sent, and is given up: {headline(exc)}")

@@ -166,6 +166,11 @@ def clock(epoch: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(epoch))
 
 
+def as_of(epoch: float) -> str:
+    """When a job that goes on was as it is shown."""
+    return f"As of {clock(epoch)}"
+
+
 def flow(op: OperatorView) -> str:
     """An operator's counter: one number, or `in → out` where they differ, shortened when they are long."""
     if op.kind == "source":
@@ -296,6 +301,16 @@ def facts(snapshot: JobSnapshot) -> list[str]:
     backend = _BACKENDS.get(snapshot.backend, snapshot.backend)
     attempt = f"attempt {count(snapshot.attempt)}" if snapshot.attempt > 1 else ""
     return [duration(snapshot.elapsed), items, speed if snapshot.items else "", backend, attempt]
+
+
+_ENDS = {"completed": "completed in", "failed": "failed after", "stopped": "was stopped after"}
+
+
+def told(snapshot: JobSnapshot) -> str:
+    """A job in a line below its view: `job 'flights' completed in 2.1 s, 3 operators; its view is above`."""
+    state = _ENDS.get(snapshot.status, f"is {snapshot.status}:")
+    operators = named_count(len(snapshot.operators), "operator")
+    return f"job {snapshot.name!r} {state} {duration(snapshot.elapsed)}, {operators}; its view is above"
 
 
 def cell_width(text: str) -> int:

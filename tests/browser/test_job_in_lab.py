@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from nbformat import NotebookNode
 from playwright.sync_api import Locator, expect
 
@@ -12,6 +13,7 @@ from tests.browser.lab import LabPage
 
 QUICKSTART = Path(__file__).parents[2] / "notebooks" / "01_quickstart.ipynb"
 LOAD = "%load_ext sage_nb"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 ENDLESS = """
 %%sage_submit endless -o job
 import time
@@ -152,6 +154,37 @@ def test_after_a_reload_the_view_is_back_and_live(page: LabPage) -> None:
     view.get_by_role("button", name="Stop").click()
     state(view, "Stopped")
     (page.file.parent / "cleaned.txt").unlink()
+
+
+@pytest.mark.parametrize("app", ["page", "page7"])
+def test_a_notebook_that_is_saved_while_a_job_runs_keeps_its_newest_state(
+    app: str, request: pytest.FixtureRequest
+) -> None:
+    """The file gets it, and says when it was so; the view on the page is not drawn anew, and keeps the focus."""
+    page: LabPage = request.getfixturevalue(app)
+    page.open([LOAD, ENDLESS]).run_all()
+    view = page.output(1)
+    state(view, "Running")
+    page.page.wait_for_function("() => document.querySelector('.sage-job').sageSaved()['text/plain']")
+    view.get_by_role("button", name="Stop").focus()
+    page.page.evaluate("() => { window.before = document.querySelector('.sage-job'); }")
+    (bundle,) = html_of(page.save(), 1)
+    assert "► Running" in bundle["text/plain"]
+    for text in (bundle["text/html"], bundle["text/plain"]):
+        assert re.search(r"As of \d\d:\d\d:\d\d", text)
+        assert re.search(r"[1-9]\d\d items", text)
+    assert WIDGET in bundle
+    assert page.page.evaluate("() => document.querySelector('.sage-job') === window.before")
+    expect(view.get_by_role("button", name="Stop")).to_be_focused()
+    page.page.evaluate(WATCH)
+    page.page.wait_for_function("() => window.seen.items.length >= 3")
+    view.get_by_role("button", name="Stop").click()
+    state(view, "Stopped")
+    (bundle,) = html_of(page.save(), 1)
+    assert "Stopped" in bundle["text/plain"]
+    assert "As of" not in bundle["text/plain"]
+    (page.file.parent / "cleaned.txt").unlink()
+    assert ours(page) == []
 
 
 def test_running_the_cell_again_replaces_its_job(page: LabPage) -> None:

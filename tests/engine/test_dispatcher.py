@@ -378,6 +378,8 @@ def test_a_job_that_takes_too_long_is_stopped_and_says_so(where: str, gate: Gate
     assert time.monotonic() - began < 2 + SOON
     assert env.job is not None
     assert env.job.status == "failed"
+    assert not [note for note in env.job.notes if "ran longer" in note]  # the error says it
+    assert sum("ran longer" in line.text for line in env.job.logs()) == 1
     gate.open()
 
 

@@ -141,6 +141,22 @@ def test_a_stream_of_an_unknown_name_says_which_there_are() -> None:
             asyncio.run(collected(job.stream(name), []))
 
 
+def test_progress_reads_as_a_table_with_a_line_per_operator() -> None:
+    env = LocalEnvironment("table")
+    env.register_service("keeps\ntime", BaseService)
+    env.from_batch(range(1000)).filter(lambda x: x % 2, name="odd").collect("all")
+    progress = env.submit(autostop=True).progress
+    heads, *operators, service = repr(progress).split("\n")
+    assert heads.split() == ["name", "kind", "items_in", "items_out", "rate", "busy", "queued", "errors"]
+    assert [line.split()[:4] for line in operators] == [
+        ["source", "source", "0", "1,000"],
+        ["odd", "filter", "1,000", "500"],
+        ["all", "collect", "500", "0"],
+    ]
+    assert len({len(line) for line in (heads, *operators)}) == 1
+    assert service == "service keeps time: stopped"
+
+
 def test_progress_has_one_entry_per_operator_in_order_of_declaration() -> None:
     env = LocalEnvironment("progress")
     env.register_service("db", BaseService)

@@ -107,6 +107,51 @@ def test_an_unwatched_cell_waits_and_shows_html_and_text_only(shared: Kernel) ->
     assert any("Completed" in bundle["text/plain"] for bundle in reply.displays + reply.updates)
 
 
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "nobody"])
+def test_a_job_that_is_the_value_of_the_cell_below_its_view_is_told_in_a_line(shared: Kernel, watched: bool) -> None:
+    """`await job` gives the job; what it would show is right above."""
+    code = "%%sage_submit short -o job\nenv.from_batch(range(1000)).collect('all')"
+    shared.run(code, cell_id="shows", allow_stdin=watched)
+    (shown,) = shared.run("await job", allow_stdin=watched).displays
+    assert re.fullmatch(r"job 'short' completed in [\d.]+ m?s, 2 operators; its view is above", shown["text/plain"])
+    assert list(shown) == ["text/plain"]
+    (again,) = shared.run("job", allow_stdin=watched).displays  # nothing of it is in the cell before
+    assert "✓ Completed" in again["text/plain"]
+    (asked,) = shared.run("display(job)", allow_stdin=watched).displays
+    assert "text/html" in asked
+    shared.run("1 + 1")
+    (value,) = shared.run("job", allow_stdin=watched).displays
+    assert "text/html" in value
+    (running,) = shared.run(
+        "env = LocalEnvironment('x'); env.from_source(ticks).sink(id); j = env.submit(); j"
+    ).displays
+    assert WIDGET in running
+    (line,) = shared.run("j").displays
+    assert line["text/plain"].startswith("job 'x' is running: ")
+    shared.run("j.stop()")
+
+
+def test_the_end_of_a_long_job_that_nobody_watches_reaches_a_log_and_the_notebook_has_the_job_once(
+    shared: Kernel,
+) -> None:
+    """A log has what is displayed, and no update of it."""
+    shared.run("from sage_nb.notebook import headless; headless._FIRST_SIGN = 1.0")
+    code = (
+        "%%sage_submit slow -o job\ndef slow(n):\n    time.sleep(0.5)\n    return n\n"
+        "env.from_batch(range(8)).map(slow).collect('all')"
+    )
+    reply = shared.run(code, allow_stdin=False)
+    going, end = (one["text/plain"] for one in reply.displays)
+    assert going.startswith("► Running  slow")
+    assert "\n" not in going
+    assert end.startswith("✓ Completed  slow")
+    assert re.search(r"^sage_nb: ► Running +slow .*\d items", reply.stderr)
+    notebook = [updates[-1]["text/plain"] for updates in shared.displays.values() if updates[0] in reply.displays]
+    first, last = notebook
+    assert re.fullmatch(r"slow: \d\d:\d\d:\d\d to \d\d:\d\d:\d\d", first)
+    assert last == end
+
+
 def test_a_failed_job_fails_an_unwatched_cell_at_the_users_own_line(shared: Kernel) -> None:
     """The exception keeps its type, and its notes name operator, item and line."""
     body = "\n\ndef invert(x):\n    return 1 / (x - 3)\n\nenv.from_batch(range(9)).map(invert).print()"
@@ -132,10 +177,27 @@ def test_wait_keeps_a_watched_cell_until_the_job_has_ended(shared: Kernel) -> No
     assert reply.error == ("ZeroDivisionError", "division by zero")
 
 
+def plain(reply: Reply) -> str:
+    """The traceback without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", reply.traceback)
+
+
+def at_users_own_line(reply: Reply) -> None:
+    """The traceback shows the cell, and no frame of ours or of IPython's."""
+    assert reply.error is not None
+    assert "---->" in plain(reply)
+    assert re.findall(r"^File .*|.*hidden.*", plain(reply), re.MULTILINE) == []
+
+
 def test_timeout_fails_the_job(shared: Kernel) -> None:
     reply = shared.run("%%sage_submit slow --wait --timeout 0.3\nenv.from_source(ticks).show('t')")
     assert reply.error is not None
     assert reply.error[0] == "JobTimeout"
+    at_users_own_line(reply)
+    shared.run("%%sage_submit slow -o job --timeout 0.3\nenv.from_source(ticks).show('t')")
+    at_users_own_line(shared.run("1\nawait job"))
+    at_users_own_line(shared.run("job.wait()", allow_stdin=False))
+    at_users_own_line(shared.run("env.from_batch([1]).map(lambda: 1)"))
 
 
 def test_cleanup_never_keeps_services_until_sage_stop(shared: Kernel) -> None:
@@ -226,7 +288,9 @@ def test_a_syntax_error_names_the_line_of_the_cell(shared: Kernel) -> None:
     reply = shared.run("%%sage_submit x\n\nenv.from_batch([1]).print(\n")
     assert reply.error is not None
     assert reply.error[0] == "SyntaxError"
-    assert "line 3" in reply.traceback
+    assert re.fullmatch(r"  Cell In\[\d+\], line 3\n.*\n *\^\nSyntaxError: '\(' was never closed\n", plain(reply))
+    both = shared.run("def broken():\n    exec('(', {})\nbroken()")
+    assert "in broken" in plain(both)  # what runs has its frames, as it has without us
 
 
 def test_jobs_logs_and_views_of_jobs_that_have_ended(shared: Kernel) -> None:
@@ -362,6 +426,7 @@ def test_awaiting_cell_is_interrupted_and_the_job_cleaned(shared: Kernel) -> Non
         assert reply.error is not None
         assert reply.error[0] in ("KeyboardInterrupt", "CancelledError")
         assert "was stopped, as what" in reply.error[1]
+        at_users_own_line(reply)
         before += 1
         assert shared.run("job.status, cleaned()").result == f"('stopped', {before})"
 
@@ -373,6 +438,11 @@ def test_an_interrupted_waiting_cell_stops_its_job(shared: Kernel) -> None:
     reply = shared.wait(waiting, 10)
     assert reply.error is not None
     assert reply.error[0] == "KeyboardInterrupt"
+    assert shared.run("job.status").result == "'stopped'"
+    headless = shared.start(ENDLESS, allow_stdin=False)
+    shared.until(lambda: bool(headless.displays))
+    shared.interrupt()
+    at_users_own_line(shared.wait(headless, 10))
     assert shared.run("job.status").result == "'stopped'"
 
 

@@ -1033,6 +1033,7 @@ function mount(model, el) {
   model.on("change:snapshot", draw);
   model.on("msg:custom", job.answer);
   draw();
+  /** @type {any} */ (el.firstElementChild).sageSaved = () => model.get("saved"); // for the plugin
   return () => {
     model.off("change:snapshot", draw);
     model.off("msg:custom", job.answer);

@@ -14,14 +14,13 @@ const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
 const WISH = "sage-nb:wish", WISH_MS = 60_000;
-const LOOK_MS = 1000;
+const LOOK_MS = 1000, AGAIN_MS = 10_000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
-const AGAIN_MS = 10_000;
+const LOOKS = { id: ID, class: "sage-panel", role: "region", "aria-label": "Jobs" };
 const ORDERS = new Set(["stop", "pause", "resume"]);
-const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16">
- <path class="jp-icon3" fill="#616161"
- d="M1 2h5v5H1zm1.2 1.2v2.6h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z"/></svg>`;
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16"><path d="M1 2h5v5H1zm1.2 1.2v2.6
+ h2.6V3.2zM1 9h5v5H1zm1.2 1.2v2.6h2.6v-2.6zM8 3.9h7v1.2H8zm0 7h7v1.2H8z" class="jp-icon3" fill="#616161"/></svg>`;
 const PACKAGES = ["@jupyterlab/apputils", "@jupyterlab/notebook", "@jupyterlab/services", "@jupyterlab/ui-components",
   "@lumino/widgets", "@jupyterlab/application", "@jupyter-notebook/tree"];
 
@@ -35,7 +34,7 @@ export async function plugins(shared) {
 
   function activate(/** @type {any} */ app, /** @type {any[]} */ ...got) {
     const [tracker, palette, restorer, treePage] = tokens.map((token) => (token ? got[optional.indexOf(token)] : null));
-    const hub = connect(services.ServerConnection), panel = new widgets.Widget({ node: h("div") });
+    const hub = connect(services.ServerConnection), panel = new widgets.Widget({ node: h("div", LOOKS) });
     jobsPanel(hub, tracker && openNotebooks(app, tracker, hub, notebook.NotebookActions), panel);
     panel.title.icon = new ui.LabIcon({ name: ID, svgstr: ICON });
     for (const name of ["jobview", "jobs", "panel"]) {
@@ -119,9 +118,6 @@ function jobsPanel(hub, notebooks, panel) {
   const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
   panel.node.append(h("header", {}, h("h2", {}, "Jobs"), count), body,
     h("footer", { class: "sage-foot" }, note, h("div", {}, place, start)));
-  panel.addClass("sage-panel");
-  set(panel.node, { role: "region", "aria-label": "Jobs" });
-  panel.id = ID;
   panel.title.caption = "Jobs";
 
   async function attempt(/** @type {() => Promise<any>} */ act) {
@@ -174,12 +170,8 @@ function jobsPanel(hub, notebooks, panel) {
     panel.title.dataset = running ? { "sage-running": String(running) } : {};
   });
   kit.watchSight(panel.node, hub.look);
-  /** @type {any} */ (globalThis).sageNb = {
-    command: (/** @type {string} */ job, /** @type {string} */ command) => // a promise where the job is known
-      hub.row(job) && attempt(() => run(command, job)),
-    follow: hub.follow,
-    row: hub.row,
-  };
+  const command = (/** @type {string} */ job, /** @type {string} */ it) => hub.row(job) && attempt(() => run(it, job));
+  /** @type {any} */ (globalThis).sageNb = { command, follow: hub.follow, row: hub.row };
 }
 
 /** Shows a job as the Jupyter server knows it; what is returned closes the view.
@@ -266,7 +258,17 @@ function openNotebooks(app, tracker, hub, actions) {
       }
     }
   }
-  tracker.widgetAdded.connect((/** @type {any} */ _, /** @type {any} */ panel) => fulfil(panel));
+  /** A notebook that is saved gets the newest state of jobs that go on; its page stays as it is. @param {any} panel */
+  const keep = ({ content: { widgets } }) => widgets.forEach((/** @type {any} */ { model, outputArea }) =>
+    outputArea?.widgets.forEach((/** @type {any} */ { node }, /** @type {number} */ i) => {
+      const said = model.outputs.get(i)?.toJSON(), html = node.querySelector(".sage-job")?.sageSaved?.();
+      if (!html || !said?.data?.[WIDGET] || !said.metadata.sage_nb?.job) return;
+      model.sharedModel.updateOutputs(i, i + 1, [{ ...said, data: { ...said.data, ...html } }], "silent-change");
+    }));
+  tracker.widgetAdded.connect((/** @type {any} */ _, /** @type {any} */ panel) => {
+    panel.context.saveState.connect((/** @type {any} */ _, /** @type {string} */ s) => s === "started" && keep(panel));
+    return fulfil(panel);
+  });
   const look = () => heal().finally(() => setTimeout(look, LOOK_MS));
   look();
   return { open, attach };
