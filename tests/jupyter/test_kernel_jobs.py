@@ -118,9 +118,9 @@ def test_a_job_pauses_and_resumes(jupyter: JupyterServer, notebook: ServerKernel
 
 def test_what_nobody_knows_is_said_in_a_sentence(jupyter: JupyterServer, page: Page) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
+    assert jupyter.get(f"jobs/{unknown}/bundle") == {}  # which an output of it is to show instead: nothing
     for answer in (
         jupyter.ask("GET", f"sage-nb/jobs/{unknown}"),
-        jupyter.ask("GET", f"sage-nb/jobs/{unknown}/bundle"),
         jupyter.ask("GET", f"sage-nb/jobs/{unknown}/logs"),
         jupyter.post(f"jobs/{unknown}/stop"),
         jupyter.post("jobs/%2e%2e/stop"),

@@ -79,11 +79,10 @@ function rowNode(job, { kit, onCommand, commands }) {
       set(button, { hidden: !offered(command) || !can(row, ended), "aria-disabled": off && "true" });
       set(button, { "aria-label": `${label}: ${row.name}` });
     }
-    each(services, row.services, ({ name }) => name, () => {
-      const node = h("li");
-      return { node, update: ({ name, state }) => set(node, { "data-state": state, title: `${name}: ${state}` }) };
+    each(services, row.services, ({ name }) => name, ({ name }) => {
+      const node = h("li", {}, name);
+      return { node, update: ({ state }) => set(node, { "data-state": state, title: `${name}: ${state}` }) };
     });
-    row.services.forEach(({ name }, i) => say(services.children[i], name));
   }
   return { node, update, tick, slot, head };
 }

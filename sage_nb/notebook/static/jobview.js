@@ -5,14 +5,11 @@
 // It needs no framework and no build. Snapshots may come faster than they can be drawn: the newest wins, one drawing
 // per frame, none while nobody can see it. A drawing patches the page: what the reader selected, opened, scrolled or
 // focused stays as it was. What a snapshot says is put in as text, never as markup.
-//
-// Sections: words (the rules of `words.py`), tables, layout (the rules of `picture.py`), page, parts, notices, view,
-// widget.
 
-/** @import { BoxPlace, CodeLine, Command, DeadLetters, EdgePlace, File, Live, Log, Model, Operator, Part, Result,
- *   Service, Snapshot } from "./types.d.ts" */
+/** @import { BoxPlace, CodeLine, Command, DeadLetters, EdgePlace, File, JobView, Live, Log, Model, Operator,
+ *   Part, Result, Service, Snapshot, ViewOptions } from "./types.d.ts" */
 
-// ------------------------------------------------------------------ words
+// ------------------------------------------------------------------ words, by the rules of `words.py`
 
 export const ENDED = new Set(["completed", "failed", "stopped"]);
 export const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
@@ -179,7 +176,7 @@ export function order(rows, column, type, down) {
 /** Whether a cell of the row has the words. @param {string[]} row @param {string} words */
 export const matches = (row, words) => row.some((cell) => cell.toLowerCase().includes(words.trim().toLowerCase()));
 
-// ------------------------------------------------------------------ layout
+// ------------------------------------------------------------------ layout, by the rules of `picture.py`
 
 const SPARK_WIDTH = 96, SPARK_HEIGHT = 18;
 const WIDTH = 148;
@@ -426,7 +423,6 @@ function headerPart(press) {
       say(name, s.name);
       set(name, { title: s.name });
       say(at, words.at(s));
-      set(at, { hidden: !s.server });
       say(id, s.uuid.slice(0, 8));
       turn = s.status === "paused" ? "resume" : "pause";
       const turning = live.pending === "pause" || live.pending === "resume";
@@ -478,7 +474,6 @@ function factsPart(notify) {
         (s.server ? `: ${again}` : ", and the job with it.");
       say(waiting, ended ? "" : live.lost ? `The kernel was restarted, or it is gone. ${again}`
         : live.silent ? gone + (live.unanswered ? busy : "") : live.unanswered ? `No answer yet.${busy}` : reason);
-      set(waiting, { hidden: !waiting.textContent });
     },
   };
 }
@@ -880,14 +875,7 @@ const WAITS_ON = {
   stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"],
 };
 
-/** Shows a job in `el`. `onCommand` gets what the reader presses, and whether this view is open and in sight.
- * `notify`: after how many seconds a job's end is told to a reader who is elsewhere, null for never. `formats`: those
- * that a result can be had in, by `onCommand` and then `answer`.
- * @param {HTMLElement} el
- * @param {{onCommand: (command: Command) => void, theme?: "light" | "dark", notify?: number | null,
- *   formats?: string[]}} options
- * @returns {{update: (snapshot: Snapshot) => void, answer: (of: File, data: DataView<ArrayBuffer>[]) => void,
- *   dispose: () => void}} */
+/** Shows a job in `el`. @param {HTMLElement} el @param {ViewOptions} options @returns {JobView} */
 export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) {
   const results = resultsPart(formats, (result, format) => kernel.tell({ command: "download", result, format }));
   const parts = [headerPart(press), factsPart(notify), errorPart(), notesPart(), picturePart(), operatorsPart(),
@@ -913,16 +901,16 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
   /** The kernel says nothing: the page's plugin may know how the job goes on. */
   function ask() {
     if (!latest || ENDED.has(latest.status)) return;
-    const take = (/** @type {Snapshot | null} */ snapshot) => (snapshot ? update(snapshot) : orphan());
+    const take = (/** @type {Snapshot | null} */ snapshot) => {
+      if (snapshot) return update(snapshot);
+      if (!latest || !away) return;
+      pending = null;
+      if (latest.server) lost = true;
+      else update({ ...latest, status: "stopped", notes: [...latest.notes, GONE] });
+      schedule();
+    };
     unfollow ??= page()?.follow(latest.uuid, take) ?? null;
-    if (!unfollow) orphan();
-  }
-  function orphan() {
-    if (!latest || !away) return;
-    lost = true;
-    pending = null;
-    if (!latest.server) update({ ...latest, status: "stopped", notes: [...latest.notes, GONE] });
-    schedule();
+    if (!unfollow) take(null);
   }
 
   function press(/** @type {"stop" | "pause" | "resume"} */ command) {
@@ -951,7 +939,8 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     set(root, { "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     // What a screen reader says; counters are never announced.
     const cause = shown === "failed" && latest.error ? `: ${latest.error.type}: ${latest.error.message}` : "";
-    if (shown !== drawn) say(status, `Job ${latest.name}: ${words.stateWord(shown).toLowerCase()}${cause}`);
+    const word = words.stateWord(shown).toLowerCase();
+    if (shown !== drawn) say(status, `Job ${latest.name}: ${word}${cause}`);
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.
     if (hadFocus && ended && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
@@ -1011,28 +1000,32 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
 
 // ------------------------------------------------------------------ the widget
 
-/** Pictures come apart from the snapshot, which is sent more often. @param {Model} model @returns {Snapshot} */
-function snapshotOf(model) {
-  const { results = [], ...snapshot } = model.get("snapshot"), pictures = model.get("pictures") ?? {};
-  const whole = (/** @type {Result} */ one) => ({ ...one, picture: pictures[one.name] ?? null });
-  return { ...snapshot, results: results.map(whole) };
-}
-
 /** @param {Model} model @param {HTMLElement} el */
 function mount(model, el) {
-  const onCommand = (/** @type {Command} */ command) => model.send(command);
+  let asked = 0;
+  const answer = (/** @type {File} */ of, /** @type {DataView<ArrayBuffer>[]} */ data) => {
+    if (!--asked) model.off("msg:custom", answer);
+    job.answer(of, data);
+  };
+  const onCommand = (/** @type {Command} */ said) => {
+    model.send(said);
+    if (said.command === "download" && !asked++) model.on("msg:custom", answer);
+  };
   const job = mountJob(el, { onCommand, notify: model.get("notify") ?? null, formats: model.get("formats") ?? [] });
   const draw = () => {
-    if (!model.get("snapshot")?.uuid) return;
-    job.update(snapshotOf(model));
+    const { results, ...rest } = model.get("snapshot") ?? {}, pictures = model.get("pictures") ?? {};
+    if (!rest.uuid) return;
+    const whole = (/** @type {Result} */ one) => ({ ...one, picture: pictures[one.name] ?? null }); // they come apart
+    job.update({ ...rest, results: results.map(whole) });
+    if (!ENDED.has(rest.status)) return;
+    model.off("change:snapshot", draw); // else it would hold the view as long as the page is open
     goOn(model, el);
   };
   model.on("change:snapshot", draw);
-  model.on("msg:custom", job.answer);
   draw();
   return () => {
     model.off("change:snapshot", draw);
-    model.off("msg:custom", job.answer);
+    model.off("msg:custom", answer);
     job.dispose();
   };
 }
@@ -1041,27 +1034,20 @@ function mount(model, el) {
  * on instead, so that results can be sorted, and had as files. @param {Model} model @param {HTMLElement} el */
 function goOn(model, el) {
   const place = el.closest(".jp-OutputArea-child"), area = place?.parentElement;
-  if (!area || !ENDED.has(model.get("snapshot").status)) return;
+  if (!area) return;
   const index = [...area.children].indexOf(place), host = h("div");
-  let end = /** @type {(() => void) | null} */ (null);
   const look = new MutationObserver(() => {
-    if (end && area.contains(host)) return; // which need not be on the page: cells out of sight are taken off it
-    if (end) return look.disconnect(), end();
     const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
     if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
+    look.disconnect();
     html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
     html?.replaceChildren(host);
-    end = mount(model, host);
+    mount(model, host);
   });
   look.observe(area, { childList: true, subtree: true });
-  setTimeout(() => end ?? look.disconnect(), 5000);
+  setTimeout(() => look.disconnect(), 5000);
 }
 
-/** @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */
-function render({ model, el, signal }) {
-  const end = mount(model, el);
-  signal?.addEventListener("abort", end, { once: true });
-  return end; // anywidget before 0.10 passes no signal
-}
-
-export default { render };
+export default {
+  render: (/** @type {{model: Model, el: HTMLElement}} */ { model, el }) => mount(model, el),
+};

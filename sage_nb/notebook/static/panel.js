@@ -38,9 +38,7 @@ export async function plugins(shared) {
     const hub = connect(services.ServerConnection), panel = new widgets.Widget({ node: h("div") });
     jobsPanel(hub, tracker && openNotebooks(app, tracker, hub, notebook.NotebookActions), panel);
     panel.title.icon = new ui.LabIcon({ name: ID, svgstr: ICON });
-    for (const name of ["jobview", "jobs", "panel"]) {
-      document.head.append(h("link", { rel: "stylesheet", href: new URL(`${name}.css`, import.meta.url).href }));
-    }
+    document.head.append(h("link", { rel: "stylesheet", href: new URL("panel.css", import.meta.url).href }));
     if (treePage) {
       panel.title.label = "Jobs";
       treePage.addWidget(panel);
@@ -58,14 +56,12 @@ export async function plugins(shared) {
 function connect(connection) {
   const settings = connection.makeSettings();
   const followers = /** @type {Map<string, Set<(snapshot: any) => void>>} */ (new Map());
-  const listeners = /** @type {((said: any) => void)[]} */ ([]);
   let socket = /** @type {WebSocket | null} */ (null), tries = 0, visible = false;
   const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
-  const tell = (/** @type {any} */ said) => listeners.forEach((listener) => listener(said));
   const hub = {
     rows: /** @type {Row[] | null} */ (null), // null: not known yet
     row: (/** @type {string} */ job) => hub.rows?.find((row) => row.uuid === job),
-    listen: (/** @type {(said: any) => void} */ listener) => listeners.push(listener), // null: the connection ended
+    told: (/** @type {any} */ _) => {}, // called with a list, and with null where the connection ended
     /** Gives the newest snapshots of a job, and null where nobody knows it, until what is returned is called.
      * @param {string} job @param {(snapshot: any) => void} take */
     follow(job, take) {
@@ -97,12 +93,12 @@ function connect(connection) {
     mine.onmessage = ({ data }) => {
       const said = JSON.parse(data);
       if (said.op === "jobs") hub.rows = said.rows;
-      if (said.op === "jobs") tell(said);
+      if (said.op === "jobs") hub.told(said);
       else followers.get(said.job ?? said.snapshot.uuid)?.forEach((take) => take(said.snapshot ?? null));
     };
     mine.onclose = () => {
       hub.rows = null;
-      tell(null);
+      hub.told(null);
       setTimeout(open, Math.min(1000 * 2 ** tries++, AGAIN_MS));
     };
   }
@@ -158,7 +154,7 @@ function jobsPanel(hub, notebooks, panel) {
     table.slot(job)?.replaceChildren();
   }
   start.addEventListener("click", () => attempt(() => hub.ask("POST", "sage-nb/server/start")));
-  hub.listen((said) => {
+  hub.told = (said) => {
     set(panel.node, { "data-lost": said === null });
     if (!said) return;
     const { rows, server: { address, state, error, may_start: may = true } } = said;
@@ -172,7 +168,7 @@ function jobsPanel(hub, notebooks, panel) {
     say(count, running ? `${running} running` : "");
     panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
     panel.title.dataset = running ? { "sage-running": String(running) } : {};
-  });
+  };
   kit.watchSight(panel.node, hub.look);
   /** @type {any} */ (globalThis).sageNb = {
     command: (/** @type {string} */ job, /** @type {string} */ command) => // a promise where the job is known
@@ -182,20 +178,23 @@ function jobsPanel(hub, notebooks, panel) {
   };
 }
 
-/** Shows a job as the Jupyter server knows it; what is returned closes the view.
+/** Shows a job as the Jupyter server knows it, as long as it is `wanted`; what is returned closes the view.
  * @param {ReturnType<typeof connect>} hub @param {string} job @param {HTMLElement} el
  * @param {(said: any) => void} onCommand */
-function viewOf(hub, job, el, onCommand) {
-  const view = kit.mountJob(el, { onCommand });
-  const unfollow = hub.follow(job, (snapshot) => (snapshot ? view.update(snapshot) : view.dispose()));
-  return () => (unfollow(), view.dispose());
+function viewOf(hub, job, el, onCommand, wanted = () => true) {
+  const view = kit.mountJob(el, { onCommand }), close = () => (unfollow(), view.dispose());
+  const unfollow = hub.follow(job, (snapshot) => {
+    if (!snapshot || !wanted()) return close();
+    view.update(snapshot);
+    if (ENDED.has(snapshot.status)) unfollow();
+  });
+  return close;
 }
 
 /** Opens notebooks, and heals outputs of jobs in those that are open.
  * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
 function openNotebooks(app, tracker, hub, actions) {
-  const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
-  const revived = /** @type {Set<{node: Element, cell: any, close: () => void}>} */ (new Set());
+  const seen = new WeakMap();
 
   /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
    * @param {any} panel */
@@ -232,11 +231,6 @@ function openNotebooks(app, tracker, hub, actions) {
    * live view where their job runs, else what they were saved with. Looked at again and again: a reload, a restart, a
    * scroll or a late answer brings them up, and a kernel's own last word comes first. */
   async function heal() {
-    for (const one of revived) {
-      if (!one.cell.isDisposed && one.cell.outputArea.node.contains(one.node)) continue;
-      one.close();
-      revived.delete(one);
-    }
     if (!hub.rows) return;
     const open = tracker.filter((/** @type {any} */ { context }) => context.isReady && !context.model.readOnly);
     for (const { content, sessionContext } of open) for (const cell of content.widgets) {
@@ -248,17 +242,16 @@ function openNotebooks(app, tracker, hub, actions) {
         const blank = node && !node.querySelector(VIEWS) && sessionContext.session?.kernel?.status !== "busy";
         if (!blank && (!row || runs)) seen.delete(output);
         else if (!seen.has(output)) seen.set(output, performance.now());
-        else if (job && !row && !past.has(job)) hub.follow(job, (snapshot) => past.set(job, snapshot !== null));
         else if (performance.now() - seen.get(output) > (row && !runs ? SETTLED_MS : LOADED_MS)) {
           if (runs) {
             const el = node.querySelector(".jp-OutputArea-output");
             el.replaceChildren();
-            revived.add({ node, cell, close: viewOf(hub, job, el, () => {}) });
+            viewOf(hub, job, el, () => {}, () => !cell.isDisposed && cell.outputArea.node.contains(node));
             continue;
           }
           const later = () => void seen.set(output, performance.now() + AGAIN_MS);
           const ask = () => hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(later);
-          const bundle = job && (row || past.get(job)) ? await ask() : {};
+          const bundle = job ? await ask() : {}; // it is empty where nobody knows the job
           if (!bundle || outputs.get(i) !== output || !output.data[WIDGET]) continue;
           const { [WIDGET]: _, ...data } = output.data;
           outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });

@@ -148,6 +148,22 @@ export interface Live {
   elapsed: number;
 }
 
+export interface ViewOptions {
+  /** Gets what the reader presses, and whether the view is open and in sight. Raises where the kernel is gone. */
+  onCommand(command: Command): void;
+  theme?: "light" | "dark";
+  /** After how many seconds a job's end is told to a reader who is elsewhere; null for never. */
+  notify?: number | null;
+  /** Those that a result can be had in, by `onCommand` and then `answer`. */
+  formats?: string[];
+}
+
+export interface JobView {
+  update(snapshot: Snapshot): void;
+  answer(of: File, data: DataView<ArrayBuffer>[]): void;
+  dispose(): void;
+}
+
 /** A part of a job's view. */
 export interface Part {
   node: Element;
