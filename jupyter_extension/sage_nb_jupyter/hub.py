@@ -301,9 +301,10 @@ class Hub:
 
 def _stopped(snapshot: JobSnapshot) -> JobSnapshot:
     """The last description of a job whose kernel is gone."""
-    notes = (*snapshot.notes, "its kernel is gone")
     services = tuple(
         msgspec.structs.replace(one, state="stopped") if one.state not in ("failed", "hung") else one
         for one in snapshot.services
     )
-    return msgspec.structs.replace(snapshot, status="stopped", waiting_for=None, notes=notes, services=services)
+    return msgspec.structs.replace(
+        snapshot, status="stopped", waiting_for=None, reason="its kernel is gone", services=services
+    )

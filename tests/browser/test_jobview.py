@@ -568,8 +568,7 @@ def test_a_view_of_a_servers_job_whose_kernel_is_gone_says_so_and_offers_no_butt
 def test_a_view_whose_kernel_is_gone_has_stopped_with_it(view: View) -> None:
     view.show("running")
     view.page.evaluate(DEAF)
-    expect(view.page.locator(".sage-state")).to_have_text("Stopped", timeout=8_000)
-    expect(view.page.locator(".sage-job")).to_contain_text("its kernel is gone")
+    expect(view.page.locator(".sage-state")).to_have_text("Stopped: its kernel is gone", timeout=8_000)
     expect(view.page.locator(".sage-buttons")).to_be_hidden()
 
 

@@ -54,7 +54,9 @@ def test_a_plain_submit_is_listed_while_it_runs_and_afterwards(jupyter: JupyterS
     assert (row["where"], row["place"], row["path"]) == ("kernel", "analysis.ipynb", "folder/analysis.ipynb")
     assert (row["kernel"], row["cell"], row["number"]) == (notebook.id, "a-cell", None)
     notebook.run("job.stop()")
-    assert jupyter.row("plain", lambda row: row["status"] == "stopped")["items"] > 0
+    row = jupyter.row("plain", lambda row: row["status"] == "stopped")
+    assert row["items"] > 0
+    assert row["reason"] is None
     snapshot = jupyter.get(f"jobs/{uuid}")
     assert (snapshot["name"], snapshot["status"]) == ("plain", "stopped")
     bundle = jupyter.get(f"jobs/{uuid}/bundle")
@@ -187,8 +189,9 @@ def test_jobs_of_a_killed_kernel_are_stopped(jupyter: JupyterServer, kernel: Ser
     uuid = submit(kernel, "killed")
     page.row("killed", lambda row: row["status"] == "running")
     os.kill(kernel.pid, signal.SIGKILL)
-    page.row("killed", lambda row: row["status"] == "stopped")
-    assert "its kernel is gone" in jupyter.get(f"jobs/{uuid}")["notes"]
+    row = page.row("killed", lambda row: row["status"] == "stopped")
+    assert row["reason"] == jupyter.get(f"jobs/{uuid}")["reason"] == "its kernel is gone"
+    assert "Stopped: its kernel is gone" in jupyter.get(f"jobs/{uuid}/bundle")["text/plain"]
     assert jupyter.post(f"jobs/{uuid}/stop").status == 202
 
 
@@ -198,7 +201,8 @@ def test_jobs_of_a_restarted_kernel_are_stopped_and_go_with_it(
     submit(kernel, "before")
     page.row("before", lambda row: row["status"] == "running")
     kernel.restart()
-    page.row("before", lambda row: row["status"] == "stopped")
+    row = page.row("before", lambda row: row["status"] == "stopped")
+    assert row["reason"] == "its kernel was restarted or shut down"
     kernel.run(PREPARE)
     submit(kernel, "after")
     row = page.row("after", lambda row: row["status"] == "running")

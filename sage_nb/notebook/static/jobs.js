@@ -62,15 +62,15 @@ function rowNode(job, { kit, onCommand, commands }) {
     row = now;
     if (stopped !== row.status || unanswered) stopped = "";
     const status = stopped ? "stopping" : row.status, ended = ENDED.has(row.status);
-    mark.update(status);
-    say(word, words.stateWord(status));
+    mark.update(row.reason ? "note" : status);
+    say(word, words.stateWord(status, row.reason));
     say(title, row.name);
     say(facts[0], row.place);
     say(facts[1], row.fraction === null || ended ? "" : words.percent(row.fraction));
     say(facts[2], row.items ? words.rate(row.rate) : "");
     tick();
     say(error, row.error?.split("\n")[0] ?? "");
-    set(node, { "data-status": status });
+    set(node, { "data-status": status, "data-amiss": Boolean(row.reason) });
     set(head, { title: row.uuid.slice(0, 8), "aria-expanded": offered("show") && String(!slot.hidden) });
     set(facts[0], { title: row.path ?? row.place });
     track.update(status, row.fraction);

@@ -20,8 +20,9 @@ const MARKS = { completed: "✓", failed: "✗", stopped: "■" };
 const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
 
 export const words = {
-  /** @param {string} status */
-  stateWord: (status) => (status === "created" ? "Not started" : status.slice(0, 1).toUpperCase() + status.slice(1)),
+  /** @param {string} status @param {string | null} [reason] */
+  stateWord: (status, reason) => (status === "created" ? "Not started" : status[0].toUpperCase() + status.slice(1)) +
+    (reason ? `: ${reason}` : ""),
   /** @param {Snapshot} s */
   at: (s) => (s.server ? `on ${s.server}` : ""),
   /** @param {number} n */
@@ -418,8 +419,8 @@ function headerPart(press) {
       const ended = ENDED.has(s.status), stopping = s.status === "stopping" || live.pending === "stop";
       const off = stopping || live.lost;
       const shown = stopping && !ended ? "stopping" : s.status;
-      state.update(shown);
-      say(word, words.stateWord(shown));
+      state.update(s.reason ? "note" : shown);
+      say(word, words.stateWord(shown, s.reason));
       say(name, s.name);
       set(name, { title: s.name });
       say(at, words.at(s));
@@ -906,7 +907,7 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
       if (!latest || !away) return;
       pending = null;
       if (latest.server) lost = true;
-      else update({ ...latest, status: "stopped", notes: [...latest.notes, GONE] });
+      else update({ ...latest, status: "stopped", reason: GONE });
       schedule();
     };
     unfollow ??= page()?.follow(latest.uuid, take) ?? null;
@@ -935,11 +936,11 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
     const ended = ENDED.has(latest.status);
-    set(root, { "data-status": shown, "data-away": away });
+    set(root, { "data-status": shown, "data-away": away, "data-amiss": Boolean(latest.reason) });
     set(root, { "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     // What a screen reader says; counters are never announced.
     const cause = shown === "failed" && latest.error ? `: ${latest.error.type}: ${latest.error.message}` : "";
-    const word = words.stateWord(shown).toLowerCase();
+    const word = words.stateWord(shown, latest.reason).toLowerCase();
     if (shown !== drawn) say(status, `Job ${latest.name}: ${word}${cause}`);
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.

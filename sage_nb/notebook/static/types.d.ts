@@ -26,6 +26,7 @@ export interface Snapshot {
   log_total: number;
   output: { total: number; held: number; lines: string[] } | null;
   error: Failure | null;
+  reason: string | null;
   notes: string[];
 }
 
@@ -186,6 +187,7 @@ export interface Row {
   fraction: number | null;
   services: { name: string; state: string }[];
   error: string | null;
+  reason: string | null;
 }
 
 /** What can be pressed in a row. */
