@@ -12,7 +12,7 @@ const UNANSWERED_MS = 5000;
 const BUTTONS = [
   ["open", "Open the cell", "M6.5 3H3v10h10V9.5M9 3h4v4M13 3L7.5 8.5", (row) => Boolean(row.path && row.cell)],
   ["attach", "Attach in a new notebook", "M3.5 2.5h9v11h-9zM8 5.5v5M5.5 8h5", (row) => row.where === "server"],
-  ["stop", "Stop", "M4.5 4.5h7v7h-7z", (_, ended) => !ended],
+  ["stop", "Stop", "M4.5 4.5h7v7h-7z", (row, ended) => !ended && row.status !== "unknown"],
 ];
 const LESSON = "A job is a pipeline that runs: items come from a source, pass its operators and end in a sink. " +
   "After %load_ext sage_nb, run this in a cell:";
@@ -131,8 +131,15 @@ async function render({ model, el }) {
     page?.command(job, command);
   };
   const jobs = mountJobs(el, { kit, commands: page ? ["open", "attach", "stop"] : ["stop"], onCommand });
-  const draw = () => jobs.update(model.get("rows"));
-  const kernel = kit.speaker(el, (/** @type {any} */ said) => model.send(said), draw);
+  // Once the kernel is gone: what the Jupyter server knows, or else that its jobs have ended with it.
+  const later = (/** @type {Row} */ row) => page?.row(row.uuid) ?? (kit.ENDED.has(row.status) ? row
+    : { ...row, status: row.where === "kernel" ? "stopped" : "unknown", reason: kit.GONE });
+  let gone = false;
+  const draw = () => jobs.update(gone ? model.get("rows").map(later) : model.get("rows"));
+  const kernel = kit.speaker(el, (/** @type {any} */ said) => model.send(said), () => {
+    gone = true;
+    draw();
+  });
   kernel.view();
   model.on("change:rows", draw);
   draw();

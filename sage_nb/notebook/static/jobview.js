@@ -14,10 +14,8 @@
 export const ENDED = new Set(["completed", "failed", "stopped"]);
 export const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
 const SINKS = new Set(["sink", "print", "collect", "show"]);
-/** @type {Record<string, string>} */
-const MARKS = { completed: "✓", failed: "✗", stopped: "■" };
-/** @type {Record<string, string>} */
-const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
+const MARKS = /** @type {Record<string, string>} */ ({ completed: "✓", failed: "✗", stopped: "■" });
+const BACKENDS = /** @type {Record<string, string>} */ ({ threads: "", processes: "in processes", ray: "on Ray" });
 
 export const words = {
   /** @param {string} status @param {string | null} [reason] */
@@ -251,7 +249,8 @@ export function pictureAlt(s) {
 
 // ------------------------------------------------------------------ page
 
-const PRESENCE_MS = 5000, GONE = "its kernel is gone";
+export const GONE = "its kernel is gone";
+const PRESENCE_MS = 5000, ANSWER_MS = 4000, SILENCE_MS = 5000;
 /** The page's plugin (`panel.js`), where there is one: it knows jobs by way of the Jupyter server. */
 const page = () => /** @type {any} */ (globalThis).sageNb;
 
@@ -360,8 +359,7 @@ function following(box, change) {
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-/** @type {Record<string, string>} */
-const ICONS = {
+const ICONS = /** @type {Record<string, string>} */ ({
   queued: "M8 2.5a5.5 5.5 0 1 0 0 11a5.5 5.5 0 1 0 0-11M8 5v3l2 1.5",
   starting: "M8 2.5a5.5 5.5 0 1 0 5.5 5.5",
   running: "M5.5 4v8l6-4z",
@@ -370,11 +368,10 @@ const ICONS = {
   failed: "M4.5 4.5l7 7M11.5 4.5l-7 7",
   stopped: "M4.5 4.5h7v7h-7z",
   note: "M8 2.2l6.3 11.3H1.7zM8 6.5v3M8 11.4v.1",
-};
-/** @type {Record<string, string>} */
-const ICON_OF = {
+});
+const ICON_OF = /** @type {Record<string, string>} */ ({
   created: "queued", waiting: "queued", stopping: "starting", restarting: "starting", hung: "note", kept: "paused",
-};
+});
 
 /** An icon for a state; `data-icon` lets the style sheet fill or turn it. @param {string} state */
 export function icon(state) {
@@ -723,8 +720,7 @@ function resultsPart(formats, download) {
 }
 
 const FEW_ROWS = 5;
-/** @type {Record<string, string>} */
-const FORMATS = { csv: "CSV", parquet: "Parquet" };
+const FORMATS = /** @type {Record<string, string>} */ ({ csv: "CSV", parquet: "Parquet" });
 
 /** The rows of one result, sorted and filtered as the reader likes; new ones are followed unless they all were there
  * from the start. @param {string} caption @param {boolean} ended @param {string[]} formats
@@ -833,8 +829,7 @@ function outputPart() {
 
 // ------------------------------------------------------------------ notices
 
-const OFFER_AFTER = 10;
-const DECLINED = "sage_nb: no notices";
+const OFFER_AFTER = 10, DECLINED = "sage_nb: no notices";
 
 /** Whether the reader may still be asked: browser and reader have not said yes or no. */
 const mayAsk = () =>
@@ -870,7 +865,6 @@ function tellEnd(s) {
 // ------------------------------------------------------------------ the view
 
 export const TICK_MS = 250;
-const ANSWER_MS = 4000, SILENCE_MS = 5000;
 /** By command, the states in which it is still to be carried out. @type {Record<string, string[]>} */
 const WAITS_ON = {
   stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"],
@@ -936,7 +930,7 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
     const ended = ENDED.has(latest.status);
-    set(root, { "data-status": shown, "data-away": away, "data-amiss": Boolean(latest.reason) });
+    set(root, { "data-job": latest.uuid, "data-status": shown, "data-away": away, "data-amiss": !!latest.reason });
     set(root, { "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     // What a screen reader says; counters are never announced.
     const cause = shown === "failed" && latest.error ? `: ${latest.error.type}: ${latest.error.message}` : "";
@@ -1001,8 +995,8 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
 
 // ------------------------------------------------------------------ the widget
 
-/** @param {Model} model @param {HTMLElement} el */
-function mount(model, el) {
+/** @param {{model: Model, el: HTMLElement}} context */
+function render({ model, el }) {
   let asked = 0;
   const answer = (/** @type {File} */ of, /** @type {DataView<ArrayBuffer>[]} */ data) => {
     if (!--asked) model.off("msg:custom", answer);
@@ -1043,12 +1037,10 @@ function goOn(model, el) {
     look.disconnect();
     html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
     html?.replaceChildren(host);
-    mount(model, host);
+    render({ model, el: host });
   });
   look.observe(area, { childList: true, subtree: true });
   setTimeout(() => look.disconnect(), 5000);
 }
 
-export default {
-  render: (/** @type {{model: Model, el: HTMLElement}} */ { model, el }) => mount(model, el),
-};
+export default { render };

@@ -118,7 +118,6 @@ function jobsPanel(hub, notebooks, panel) {
   panel.addClass("sage-panel");
   set(panel.node, { role: "region", "aria-label": "Jobs" });
   panel.id = ID;
-  panel.title.caption = "Jobs";
 
   async function attempt(/** @type {() => Promise<any>} */ act) {
     say(note, "");
@@ -221,10 +220,10 @@ function openNotebooks(app, tracker, hub, actions) {
     return fulfil(panel);
   }
   /** @param {Row} row */
-  async function attach({ uuid, path }) {
-    const beside = path ?? tracker.currentWidget?.context.path ?? "";
-    const made = await hub.ask("POST", `sage-nb/jobs/${uuid}/notebook`, { beside });
-    await open(made.path, { run: true });
+  async function attach(row) {
+    const beside = row.path ?? tracker.currentWidget?.context.path ?? "";
+    const { path } = await hub.ask("POST", `sage-nb/jobs/${row.uuid}/notebook`, { beside });
+    await open(path, { run: true });
   }
 
   /** Outputs that still ask for a widget although their job has ended get its last state. Those that show nothing get a
@@ -236,24 +235,27 @@ function openNotebooks(app, tracker, hub, actions) {
     for (const { content, sessionContext } of open) for (const cell of content.widgets) {
       const outputs = cell.model.outputs ?? { length: 0 };
       for (let i = 0; i < outputs.length; i++) {
-        const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job, row = job && hub.row(job);
+        const output = outputs.get(i), ours = output.metadata?.sage_nb;
         if (!ours || !output.data?.[WIDGET]) continue;
-        const node = cell.node.isConnected && cell.outputArea.widgets[i]?.node, runs = row && !ENDED.has(row.status);
+        const node = cell.node.isConnected && cell.outputArea.widgets[i]?.node;
+        const job = ours.job ?? (node && node.querySelector(".sage-job[data-away]")?.dataset.job); // of a form: its own
+        const row = job && hub.row(job), runs = row && !ENDED.has(row.status);
         const blank = node && !node.querySelector(VIEWS) && sessionContext.session?.kernel?.status !== "busy";
         if (!blank && (!row || runs)) seen.delete(output);
-        else if (!seen.has(output)) seen.set(output, performance.now());
-        else if (performance.now() - seen.get(output) > (row && !runs ? SETTLED_MS : LOADED_MS)) {
+        else if (!seen.has(output)) seen.set(output, performance.now() + (blank ? LOADED_MS : SETTLED_MS));
+        else if (performance.now() > seen.get(output)) {
           if (runs) {
             const el = node.querySelector(".jp-OutputArea-output");
             el.replaceChildren();
             viewOf(hub, job, el, () => {}, () => !cell.isDisposed && cell.outputArea.node.contains(node));
             continue;
           }
-          const later = () => void seen.set(output, performance.now() + AGAIN_MS);
-          const ask = () => hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(later);
-          const bundle = job ? await ask() : {}; // it is empty where nobody knows the job
+          seen.set(output, performance.now() + AGAIN_MS); // where it fails
+          // It is empty where nobody knows the job.
+          const bundle = job ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(() => null) : {};
           if (!bundle || outputs.get(i) !== output || !output.data[WIDGET]) continue;
           const { [WIDGET]: _, ...data } = output.data;
+          if (ours.form) for (const type in bundle) bundle[type] = `${data[type]}\n\n${bundle[type]}`;
           outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
         }
       }
