@@ -101,7 +101,11 @@ class _Bundle(_Answers):
         from sage_nb.notebook.html import render_html
         from sage_nb.notebook.text import render_text
 
-        snapshot = (await self.hub.found(uuid)).snapshot
+        try:
+            snapshot = (await self.hub.found(uuid)).snapshot
+        except JobNotFoundError:  # there is nothing to be shown; no error, which pages would have in their console
+            self.answer({})
+            return
         self.answer({"text/html": render_html(snapshot), "text/plain": render_text(snapshot)})
 
 

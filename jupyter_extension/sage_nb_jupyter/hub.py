@@ -52,6 +52,7 @@ class Entry:
     kernel: Kernel | None = None
     """The connection by which it can be told what to do; None of an ended one, and of one that no kernel holds."""
     kernel_id: str | None = None
+    """With `path` and `cell`: where it was submitted, else where somebody attached to it first."""
     path: str | None = None
     cell: str | None = None
     number: int | None = None
@@ -111,15 +112,16 @@ class Hub:
         for uuid in list(kernel.jobs):
             self._let_go(kernel, uuid, is_gone=True)
 
-    def described(self, kernel: Kernel, cell: str | None, snapshot: JobSnapshot) -> None:
-        """The newest of a job that a kernel has."""
+    def described(self, kernel: Kernel, cell: str | None, snapshot: JobSnapshot, *, submitted: bool) -> None:
+        """The newest of a job that a kernel has submitted, or attached to."""
         if kernel not in self._kernels:
             return
         entry = self._entries.get(snapshot.uuid) or Entry(snapshot, described=False)
         known_better = snapshot.server is not None and self.server.has(snapshot.uuid)
-        if entry.kernel in (None, kernel):  # of several, the first: it is the one that submitted the job
-            entry.kernel, entry.kernel_id, entry.path = kernel, kernel.id, kernel.path
-            entry.cell = cell or entry.cell
+        if entry.kernel is None:
+            entry.kernel = kernel
+        if submitted or entry.kernel_id is None:
+            entry.kernel_id, entry.path, entry.cell = kernel.id, kernel.path, cell or entry.cell
         kernel.jobs.setdefault(snapshot.uuid, None)
         self._take(entry, entry.snapshot if known_better and entry.described else snapshot)
         self.set_pace(snapshot.uuid)
@@ -299,9 +301,10 @@ class Hub:
 
 def _stopped(snapshot: JobSnapshot) -> JobSnapshot:
     """The last description of a job whose kernel is gone."""
-    notes = (*snapshot.notes, "its kernel is gone")
     services = tuple(
         msgspec.structs.replace(one, state="stopped") if one.state not in ("failed", "hung") else one
         for one in snapshot.services
     )
-    return msgspec.structs.replace(snapshot, status="stopped", waiting_for=None, notes=notes, services=services)
+    return msgspec.structs.replace(
+        snapshot, status="stopped", waiting_for=None, reason="its kernel is gone", services=services
+    )

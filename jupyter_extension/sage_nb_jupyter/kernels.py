@@ -43,6 +43,7 @@ class _Hello(msgspec.Struct, tag_field="op", tag="hello"):
 class _Described(msgspec.Struct, tag_field="op", tag="snapshot"):
     snapshot: JobSnapshot
     cell: str | None = None
+    submitted: bool = True
 
 
 class _Logs(msgspec.Struct, tag_field="op", tag="logs"):
@@ -145,7 +146,7 @@ class KernelSocket:
     def _take(self, kernel: Kernel, line: bytes) -> None:
         said = _said.decode(line)
         if isinstance(said, _Described):
-            self._hub.described(kernel, said.cell, said.snapshot)
+            self._hub.described(kernel, said.cell, said.snapshot, submitted=said.submitted)
         elif isinstance(said, _Logs):
             self._hub.logged(kernel, said.job, said.lines)
         elif isinstance(said, _Gone):

@@ -107,6 +107,8 @@ class Dispatcher:
         self.results = results(self.operators)
         self.status = "created"
         self.notes: list[str] = []
+        self.reason: str | None = None
+        """Why it was stopped, where nobody asked for that."""
         self.failure: Failure | None = None
         self.error: BaseException | None = None
         self.started: float | None = None
@@ -308,9 +310,11 @@ class Dispatcher:
         self.services_host.request_stop()
         self._watch()
 
-    def hurry(self, seconds: float) -> None:
+    def hurry(self, seconds: float, reason: str | None = None) -> None:
         """Stop, and be done with everything `seconds` from now: for the end of the process."""
         with self._lock:
+            if not self._final:
+                self.reason = reason
             self._down_by = time.monotonic() + seconds
         self.stop(seconds / 4)
 

@@ -46,6 +46,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceState, ...] = ()
     error: str | None = None
     """`Type: text`, in one line."""
+    reason: str | None = None
+    """Why it has stopped, where nobody asked it to."""
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON-able data."""
@@ -81,5 +83,6 @@ def row_of(
         rate=snapshot.rate,
         fraction=snapshot.fraction,
         services=tuple(ServiceState(name=one.name, state=one.state) for one in snapshot.services),
+        reason=snapshot.reason,
         error=None if error is None else f"{error.type}: {error.message}".partition("\n")[0],
     )

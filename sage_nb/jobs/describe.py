@@ -110,6 +110,7 @@ class Describer:
             error=self._error(),
             attempt=job.attempt,
             dead_letters=self._dead_letters(),
+            reason=job.reason if job.status == "stopped" else None,
             notes=tuple(safe_text(note) for note in job.notes),
         )
 

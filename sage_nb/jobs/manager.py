@@ -240,6 +240,8 @@ class JobManager:
 
     def _exit(self, deadline: float) -> None:
         jobs = list(self._live.values())
+        kernel = "ipykernel" in sys.modules
+        reason = "its kernel was restarted or shut down" if kernel else "its process has ended"
         for job in jobs:
             if job.status not in ENDED:
                 print(
@@ -247,7 +249,7 @@ class JobManager:
                     "To wait for it, use submit(autostop=True) or job.wait()",
                     file=sys.stderr,
                 )
-            _dispatcher_of(job).hurry(_EXIT_LIMIT)
+            _dispatcher_of(job).hurry(_EXIT_LIMIT, reason)
         for job in jobs:
             _dispatcher_of(job).drive(deadline)
 

@@ -245,6 +245,8 @@ class JobSnapshot(_View, frozen=True, kw_only=True):
     output: OutputView | None = None
     """None where the cell has all that was printed."""
     error: ErrorView | None = None
+    reason: str | None = None
+    """Why it has stopped, where nobody asked it to: `its kernel is gone`."""
     notes: tuple[str, ...] = ()
     """What the reader should know beside the state: warnings, calls that could not be interrupted."""
 

@@ -8,7 +8,8 @@ connection is lost. Both sides speak JSON, one message a line.
 
 It says:
     {"op": "hello", "kernel": id or null, "path": JPY_SESSION_NAME or null, "pid": n}
-    {"op": "snapshot", "cell": cell id or null, "snapshot": {...}}      {"op": "gone", "job": uuid}
+    {"op": "snapshot", "cell": cell id or null, "submitted": bool, "snapshot": {...}}
+    {"op": "gone", "job": uuid}
     {"op": "logs", "job": uuid, "lines": [{"time", "level", "source", "text"}]}
 It hears:
     {"op": "pace", "job": uuid, "interval": seconds or null}            {"op": "logs", "job": uuid}
@@ -81,6 +82,8 @@ class _Told:
     def __init__(self, job: Job, cell: str | None) -> None:
         self.uuid = job.uuid
         self.cell = cell
+        self.submitted = job._dispatcher.ends_with_its_waiter
+        """Whether this kernel submitted it; else it has attached to it."""
         self.pace: float | None = None
         self.status: str | None = None
         """The state that was told last."""
@@ -91,7 +94,7 @@ class _Told:
         self.at = 0.0
         """When that was, on the monotonic clock."""
         self.job: Callable[[], Job | None] = weakref.ref(job)
-        if job._dispatcher.ends_with_its_waiter:
+        if self.submitted:
             self.job = lambda: job
 
     def due(self, now: float) -> float | None:
@@ -237,7 +240,7 @@ class _Session:
             self._forget(told, job)
             return
         told.status, told.lines = snapshot.status, len(snapshot.logs)
-        self._say({"op": "snapshot", "cell": told.cell, "snapshot": snapshot})
+        self._say({"op": "snapshot", "cell": told.cell, "submitted": told.submitted, "snapshot": snapshot})
 
     def _forget(self, told: _Told, job: Job | None) -> None:
         if job is not None:

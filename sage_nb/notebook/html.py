@@ -90,10 +90,10 @@ def _span(content: str, style: str) -> str:
 
 
 def _header(snapshot: JobSnapshot, at: float | None) -> Iterable[str]:
-    tint = _TINTS.get(snapshot.status, _GREY)
+    tint = _AMBER if snapshot.reason else _TINTS.get(snapshot.status, _GREY)
     pill = f"padding:3px 10px;border-radius:12px;background-color:rgba({tint},.16);font-size:12px;white-space:nowrap"
     mark = _span(words.MARKS.get(snapshot.status, "○"), f"color:rgb({tint})")
-    state = _span(f"<strong>{mark} {_text(words.state_word(snapshot.status))}</strong>", pill)
+    state = _span(f"<strong>{mark} {_text(words.state_word(snapshot.status, snapshot.reason))}</strong>", pill)
     name = f'<strong style="margin:0 4px;font-size:14px">{_text(snapshot.name)}</strong>'
     uuid = f'<code style="background-color:transparent;font-size:11px;{_MUTED}">{_text(snapshot.uuid[:8])}</code>'
     server = _span(_text(words.at(snapshot)), f"margin-right:4px;font-size:12px;{_MUTED}") if snapshot.server else ""

@@ -15,12 +15,13 @@ _WIDTH = 80
 _NAME, _SHORT_NAME, _ERROR = 24, 12, 68
 
 
-def jobs_bundle(jobs: list[Found], limit: int, why_not: str | None = None) -> dict[str, Any]:
+def jobs_bundle(jobs: list[Found], limit: int, why_not: str | None = None, *, live: bool = False) -> dict[str, Any]:
     """Text and HTML of a table of the last `limit` of `jobs`, the last one first: id, name, state, when it began, how
     long it ran, its error; its number and where it runs, where there are servers' jobs. `why_not` says why such are
-    missing."""
+    missing; of a table that is `live`, it is said when its jobs were so."""
     more = f"{len(jobs) - limit:,} more before them: %sage_jobs -n {len(jobs)} lists all" if len(jobs) > limit else ""
-    said = "\n".join(filter(None, [more, why_not]))
+    when = f"This is how the jobs were at {time.strftime('%H:%M:%S')}." if live else ""
+    said = "\n".join(filter(None, [more, why_not, when]))
     jobs = jobs[-limit:]
     if not jobs:
         text = "\n".join(filter(None, ["no jobs yet: %%sage_submit starts one", said]))

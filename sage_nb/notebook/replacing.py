@@ -47,9 +47,10 @@ class Shown:
             self._by_cell.setdefault(cell.id, []).append(_One(cell.run, weakref.ref(job), view, submitted))
 
     def cells(self) -> dict[str, str]:
-        """The cell that each job is below, by the job's uuid."""
-        shown = [(one.job(), cell) for cell, ones in list(self._by_cell.items()) for one in list(ones)]
-        return {job.uuid: cell for job, cell in shown if job is not None}
+        """The cell that each job is below, by the job's uuid; of several, the one that submitted it."""
+        shown = [(one, cell) for cell, ones in list(self._by_cell.items()) for one in list(ones)]
+        shown.sort(key=lambda pair: pair[0].submitted)
+        return {job.uuid: cell for one, cell in shown if (job := one.job()) is not None}
 
     def replace(self, cell: Cell, *, spare: str | None = None) -> None:
         """Stop and clean what earlier runs of `cell` submitted, but for the job `spare`, and close its views."""

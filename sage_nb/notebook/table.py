@@ -85,7 +85,8 @@ class JobsTable:
         self._widget.rows = self._rows(found)
         view = {"version_major": 2, "version_minor": 1, "model_id": self._widget.model_id}
         self._publish(
-            {"application/vnd.jupyter.widget-view+json": view, **jobs_bundle(found, self._limit)}, update=False
+            {"application/vnd.jupyter.widget-view+json": view, **jobs_bundle(found, self._limit, live=True)},
+            update=False,
         )
         threading.Thread(target=self._run, name="sage_nb table", daemon=True).start()
 

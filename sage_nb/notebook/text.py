@@ -93,7 +93,7 @@ def _wrapped(text: str, width: int, indent: int = 0) -> Iterator[str]:
 
 
 def _header(snapshot: JobSnapshot, width: int, at: float | None) -> Iterator[str]:
-    state = f"{words.MARKS.get(snapshot.status, '○')} {words.state_word(snapshot.status)}"
+    state = f"{words.MARKS.get(snapshot.status, '○')} {words.state_word(snapshot.status, snapshot.reason)}"
     uuid = words.plain(snapshot.uuid[:8])
     room = width - words.cell_width(state) - words.cell_width(uuid) - 2 * _GAP
     server = words.plain(words.at(snapshot))

@@ -69,9 +69,10 @@ _WORDS = {"created": "Not started"}
 _BACKENDS = {"threads": "", "processes": "in processes", "ray": "on Ray"}
 
 
-def state_word(status: str) -> str:
-    """What a state is called."""
-    return _WORDS.get(status, status[:1].upper() + status[1:])
+def state_word(status: str, reason: str | None = None) -> str:
+    """What a state is called, and why it came about where nobody asked for it."""
+    word = _WORDS.get(status, status[:1].upper() + status[1:])
+    return f"{word}: {reason}" if reason else word
 
 
 def is_active(status: str) -> bool:

@@ -203,6 +203,16 @@ def test_the_empty_table_teaches_and_its_lesson_can_be_copied(table: Table) -> N
     expect(table.page.get_by_text("No jobs yet")).to_be_hidden()
 
 
+def test_a_job_that_nobody_asked_to_stop_looks_amiss(table: Table) -> None:
+    """Unlike one that was stopped by hand, it says why, in the colour of warnings."""
+    table.update(row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel is gone"))
+    states = table.page.locator(".sage-row .sage-state")
+    expect(states).to_have_text(["Stopped", "Stopped: its kernel is gone"])
+    colours = [one.evaluate("one => getComputedStyle(one).color") for one in states.all()]
+    assert colours[0] != colours[1]
+    assert violations(table.page, ".sage-jobs") == []
+
+
 def test_text_of_the_users_is_never_markup(table: Table) -> None:
     evil = "<img src=x onerror='window.harmed=true'>"
     table.update(row("u", name=evil, place=evil, status="failed", error=evil, services=[{"name": evil, "state": evil}]))

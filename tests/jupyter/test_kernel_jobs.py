@@ -54,7 +54,9 @@ def test_a_plain_submit_is_listed_while_it_runs_and_afterwards(jupyter: JupyterS
     assert (row["where"], row["place"], row["path"]) == ("kernel", "analysis.ipynb", "folder/analysis.ipynb")
     assert (row["kernel"], row["cell"], row["number"]) == (notebook.id, "a-cell", None)
     notebook.run("job.stop()")
-    assert jupyter.row("plain", lambda row: row["status"] == "stopped")["items"] > 0
+    row = jupyter.row("plain", lambda row: row["status"] == "stopped")
+    assert row["items"] > 0
+    assert row["reason"] is None
     snapshot = jupyter.get(f"jobs/{uuid}")
     assert (snapshot["name"], snapshot["status"]) == ("plain", "stopped")
     bundle = jupyter.get(f"jobs/{uuid}/bundle")
@@ -118,9 +120,9 @@ def test_a_job_pauses_and_resumes(jupyter: JupyterServer, notebook: ServerKernel
 
 def test_what_nobody_knows_is_said_in_a_sentence(jupyter: JupyterServer, page: Page) -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
+    assert jupyter.get(f"jobs/{unknown}/bundle") == {}  # which an output of it is to show instead: nothing
     for answer in (
         jupyter.ask("GET", f"sage-nb/jobs/{unknown}"),
-        jupyter.ask("GET", f"sage-nb/jobs/{unknown}/bundle"),
         jupyter.ask("GET", f"sage-nb/jobs/{unknown}/logs"),
         jupyter.post(f"jobs/{unknown}/stop"),
         jupyter.post("jobs/%2e%2e/stop"),
@@ -187,8 +189,9 @@ def test_jobs_of_a_killed_kernel_are_stopped(jupyter: JupyterServer, kernel: Ser
     uuid = submit(kernel, "killed")
     page.row("killed", lambda row: row["status"] == "running")
     os.kill(kernel.pid, signal.SIGKILL)
-    page.row("killed", lambda row: row["status"] == "stopped")
-    assert "its kernel is gone" in jupyter.get(f"jobs/{uuid}")["notes"]
+    row = page.row("killed", lambda row: row["status"] == "stopped")
+    assert row["reason"] == jupyter.get(f"jobs/{uuid}")["reason"] == "its kernel is gone"
+    assert "Stopped: its kernel is gone" in jupyter.get(f"jobs/{uuid}/bundle")["text/plain"]
     assert jupyter.post(f"jobs/{uuid}/stop").status == 202
 
 
@@ -198,7 +201,8 @@ def test_jobs_of_a_restarted_kernel_are_stopped_and_go_with_it(
     submit(kernel, "before")
     page.row("before", lambda row: row["status"] == "running")
     kernel.restart()
-    page.row("before", lambda row: row["status"] == "stopped")
+    row = page.row("before", lambda row: row["status"] == "stopped")
+    assert row["reason"] == "its kernel was restarted or shut down"
     kernel.run(PREPARE)
     submit(kernel, "after")
     row = page.row("after", lambda row: row["status"] == "running")

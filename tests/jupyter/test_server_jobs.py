@@ -115,7 +115,21 @@ print(remote.uuid)
         cell="that-cell",
     ).strip()
     row = page.row("from a cell", lambda row: row["status"] == "running" and row["path"] and row["number"])
-    assert (row["path"], row["cell"], row["where"]) == ("folder/analysis.ipynb", "that-cell", "server")
+    where = ("folder/analysis.ipynb", "that-cell", "server")
+    assert (row["path"], row["cell"], row["where"]) == where
+    # Nor does it move to where somebody attaches to it, also when the kernel that submitted it is gone.
+    attach = f"import sage_nb; again = sage_nb.attach({uuid!r}, port={port})"
+    other = jupyter.kernel("other.ipynb")
+    other.run(attach, cell="other-cell")
+    notebook.run(attach, cell="later-cell")
+    other.shutdown()
+    notebook.restart()
+    notebook.run(attach, cell="last-cell")
+    page.say(op="follow", job=uuid)
+    items = page.snapshot()["items"]
+    page.snapshot(lambda snapshot: snapshot["items"] > items)
+    row = jupyter.rows()["from a cell"]
+    assert (row["path"], row["cell"], row["where"]) == where
     assert jupyter.post(f"jobs/{uuid}/stop").status == 202
     page.row("from a cell", lambda row: row["status"] == "stopped")
 

@@ -12,7 +12,7 @@ const UNANSWERED_MS = 5000;
 const BUTTONS = [
   ["open", "Open the cell", "M6.5 3H3v10h10V9.5M9 3h4v4M13 3L7.5 8.5", (row) => Boolean(row.path && row.cell)],
   ["attach", "Attach in a new notebook", "M3.5 2.5h9v11h-9zM8 5.5v5M5.5 8h5", (row) => row.where === "server"],
-  ["stop", "Stop", "M4.5 4.5h7v7h-7z", (_, ended) => !ended],
+  ["stop", "Stop", "M4.5 4.5h7v7h-7z", (row, ended) => !ended && row.status !== "unknown"],
 ];
 const LESSON = "A job is a pipeline that runs: items come from a source, pass its operators and end in a sink. " +
   "After %load_ext sage_nb, run this in a cell:";
@@ -62,15 +62,15 @@ function rowNode(job, { kit, onCommand, commands }) {
     row = now;
     if (stopped !== row.status || unanswered) stopped = "";
     const status = stopped ? "stopping" : row.status, ended = ENDED.has(row.status);
-    mark.update(status);
-    say(word, words.stateWord(status));
+    mark.update(row.reason ? "note" : status);
+    say(word, words.stateWord(status, row.reason));
     say(title, row.name);
     say(facts[0], row.place);
     say(facts[1], row.fraction === null || ended ? "" : words.percent(row.fraction));
     say(facts[2], row.items ? words.rate(row.rate) : "");
     tick();
     say(error, row.error?.split("\n")[0] ?? "");
-    set(node, { "data-status": status });
+    set(node, { "data-status": status, "data-amiss": Boolean(row.reason) });
     set(head, { title: row.uuid.slice(0, 8), "aria-expanded": offered("show") && String(!slot.hidden) });
     set(facts[0], { title: row.path ?? row.place });
     track.update(status, row.fraction);
@@ -79,11 +79,10 @@ function rowNode(job, { kit, onCommand, commands }) {
       set(button, { hidden: !offered(command) || !can(row, ended), "aria-disabled": off && "true" });
       set(button, { "aria-label": `${label}: ${row.name}` });
     }
-    each(services, row.services, ({ name }) => name, () => {
-      const node = h("li");
-      return { node, update: ({ name, state }) => set(node, { "data-state": state, title: `${name}: ${state}` }) };
+    each(services, row.services, ({ name }) => name, ({ name }) => {
+      const node = h("li", {}, name);
+      return { node, update: ({ state }) => set(node, { "data-state": state, title: `${name}: ${state}` }) };
     });
-    row.services.forEach(({ name }, i) => say(services.children[i], name));
   }
   return { node, update, tick, slot, head };
 }
@@ -132,8 +131,15 @@ async function render({ model, el }) {
     page?.command(job, command);
   };
   const jobs = mountJobs(el, { kit, commands: page ? ["open", "attach", "stop"] : ["stop"], onCommand });
-  const draw = () => jobs.update(model.get("rows"));
-  const kernel = kit.speaker(el, (/** @type {any} */ said) => model.send(said), draw);
+  // Once the kernel is gone: what the Jupyter server knows, or else that its jobs have ended with it.
+  const later = (/** @type {Row} */ row) => page?.row(row.uuid) ?? (kit.ENDED.has(row.status) ? row
+    : { ...row, status: row.where === "kernel" ? "stopped" : "unknown", reason: kit.GONE });
+  let gone = false;
+  const draw = () => jobs.update(gone ? model.get("rows").map(later) : model.get("rows"));
+  const kernel = kit.speaker(el, (/** @type {any} */ said) => model.send(said), () => {
+    gone = true;
+    draw();
+  });
   kernel.view();
   model.on("change:rows", draw);
   draw();

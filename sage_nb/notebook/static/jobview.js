@@ -5,26 +5,22 @@
 // It needs no framework and no build. Snapshots may come faster than they can be drawn: the newest wins, one drawing
 // per frame, none while nobody can see it. A drawing patches the page: what the reader selected, opened, scrolled or
 // focused stays as it was. What a snapshot says is put in as text, never as markup.
-//
-// Sections: words (the rules of `words.py`), tables, layout (the rules of `picture.py`), page, parts, notices, view,
-// widget.
 
-/** @import { BoxPlace, CodeLine, Command, DeadLetters, EdgePlace, File, Live, Log, Model, Operator, Part, Result,
- *   Service, Snapshot } from "./types.d.ts" */
+/** @import { BoxPlace, CodeLine, Command, DeadLetters, EdgePlace, File, JobView, Live, Log, Model, Operator,
+ *   Part, Result, Service, Snapshot, ViewOptions } from "./types.d.ts" */
 
-// ------------------------------------------------------------------ words
+// ------------------------------------------------------------------ words, by the rules of `words.py`
 
 export const ENDED = new Set(["completed", "failed", "stopped"]);
 export const TICKING = new Set(["starting", "running", "stopping", "restarting"]);
 const SINKS = new Set(["sink", "print", "collect", "show"]);
-/** @type {Record<string, string>} */
-const MARKS = { completed: "✓", failed: "✗", stopped: "■" };
-/** @type {Record<string, string>} */
-const BACKENDS = { threads: "", processes: "in processes", ray: "on Ray" };
+const MARKS = /** @type {Record<string, string>} */ ({ completed: "✓", failed: "✗", stopped: "■" });
+const BACKENDS = /** @type {Record<string, string>} */ ({ threads: "", processes: "in processes", ray: "on Ray" });
 
 export const words = {
-  /** @param {string} status */
-  stateWord: (status) => (status === "created" ? "Not started" : status.slice(0, 1).toUpperCase() + status.slice(1)),
+  /** @param {string} status @param {string | null} [reason] */
+  stateWord: (status, reason) => (status === "created" ? "Not started" : status[0].toUpperCase() + status.slice(1)) +
+    (reason ? `: ${reason}` : ""),
   /** @param {Snapshot} s */
   at: (s) => (s.server ? `on ${s.server}` : ""),
   /** @param {number} n */
@@ -182,7 +178,7 @@ export function order(rows, column, type, down) {
 /** Whether a cell of the row has the words. @param {string[]} row @param {string} words */
 export const matches = (row, words) => row.some((cell) => cell.toLowerCase().includes(words.trim().toLowerCase()));
 
-// ------------------------------------------------------------------ layout
+// ------------------------------------------------------------------ layout, by the rules of `picture.py`
 
 const SPARK_WIDTH = 96, SPARK_HEIGHT = 18;
 const WIDTH = 148;
@@ -256,7 +252,8 @@ export function pictureAlt(s) {
 
 // ------------------------------------------------------------------ page
 
-const PRESENCE_MS = 5000, GONE = "its kernel is gone";
+export const GONE = "its kernel is gone";
+const PRESENCE_MS = 5000, ANSWER_MS = 4000, SILENCE_MS = 5000;
 /** The page's plugin (`panel.js`), where there is one: it knows jobs by way of the Jupyter server. */
 const page = () => /** @type {any} */ (globalThis).sageNb;
 
@@ -365,8 +362,7 @@ function following(box, change) {
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-/** @type {Record<string, string>} */
-const ICONS = {
+const ICONS = /** @type {Record<string, string>} */ ({
   queued: "M8 2.5a5.5 5.5 0 1 0 0 11a5.5 5.5 0 1 0 0-11M8 5v3l2 1.5",
   starting: "M8 2.5a5.5 5.5 0 1 0 5.5 5.5",
   running: "M5.5 4v8l6-4z",
@@ -375,11 +371,10 @@ const ICONS = {
   failed: "M4.5 4.5l7 7M11.5 4.5l-7 7",
   stopped: "M4.5 4.5h7v7h-7z",
   note: "M8 2.2l6.3 11.3H1.7zM8 6.5v3M8 11.4v.1",
-};
-/** @type {Record<string, string>} */
-const ICON_OF = {
+});
+const ICON_OF = /** @type {Record<string, string>} */ ({
   created: "queued", waiting: "queued", stopping: "starting", restarting: "starting", hung: "note", kept: "paused",
-};
+});
 
 /** An icon for a state; `data-icon` lets the style sheet fill or turn it. @param {string} state */
 export function icon(state) {
@@ -424,12 +419,11 @@ function headerPart(press) {
       const ended = ENDED.has(s.status), stopping = s.status === "stopping" || live.pending === "stop";
       const off = stopping || live.lost;
       const shown = stopping && !ended ? "stopping" : s.status;
-      state.update(shown);
-      say(word, words.stateWord(shown));
+      state.update(s.reason ? "note" : shown);
+      say(word, words.stateWord(shown, s.reason));
       say(name, s.name);
       set(name, { title: s.name });
       say(at, words.at(s));
-      set(at, { hidden: !s.server });
       say(id, s.uuid.slice(0, 8));
       turn = s.status === "paused" ? "resume" : "pause";
       const turning = live.pending === "pause" || live.pending === "resume";
@@ -481,7 +475,6 @@ function factsPart(notify) {
         (s.server ? `: ${again}` : ", and the job with it.");
       say(waiting, ended ? "" : live.lost ? `The kernel was restarted, or it is gone. ${again}`
         : live.silent ? gone + (live.unanswered ? busy : "") : live.unanswered ? `No answer yet.${busy}` : reason);
-      set(waiting, { hidden: !waiting.textContent });
     },
   };
 }
@@ -730,8 +723,7 @@ function resultsPart(formats, download) {
 }
 
 const FEW_ROWS = 5;
-/** @type {Record<string, string>} */
-const FORMATS = { csv: "CSV", parquet: "Parquet" };
+const FORMATS = /** @type {Record<string, string>} */ ({ csv: "CSV", parquet: "Parquet" });
 
 /** The rows of one result, sorted and filtered as the reader likes; new ones are followed unless they all were there
  * from the start. @param {string} caption @param {boolean} ended @param {string[]} formats
@@ -840,8 +832,7 @@ function outputPart() {
 
 // ------------------------------------------------------------------ notices
 
-const OFFER_AFTER = 10;
-const DECLINED = "sage_nb: no notices";
+const OFFER_AFTER = 10, DECLINED = "sage_nb: no notices";
 
 /** Whether the reader may still be asked: browser and reader have not said yes or no. */
 const mayAsk = () =>
@@ -877,20 +868,12 @@ function tellEnd(s) {
 // ------------------------------------------------------------------ the view
 
 export const TICK_MS = 250;
-const ANSWER_MS = 4000, SILENCE_MS = 5000;
 /** By command, the states in which it is still to be carried out. @type {Record<string, string[]>} */
 const WAITS_ON = {
   stop: ["created", "queued", "starting", "running", "paused", "restarting"], pause: ["running"], resume: ["paused"],
 };
 
-/** Shows a job in `el`. `onCommand` gets what the reader presses, and whether this view is open and in sight.
- * `notify`: after how many seconds a job's end is told to a reader who is elsewhere, null for never. `formats`: those
- * that a result can be had in, by `onCommand` and then `answer`.
- * @param {HTMLElement} el
- * @param {{onCommand: (command: Command) => void, theme?: "light" | "dark", notify?: number | null,
- *   formats?: string[]}} options
- * @returns {{update: (snapshot: Snapshot) => void, answer: (of: File, data: DataView<ArrayBuffer>[]) => void,
- *   dispose: () => void}} */
+/** Shows a job in `el`. @param {HTMLElement} el @param {ViewOptions} options @returns {JobView} */
 export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) {
   const results = resultsPart(formats, (result, format) => kernel.tell({ command: "download", result, format }));
   const parts = [headerPart(press), factsPart(notify), errorPart(), notesPart(), picturePart(), operatorsPart(),
@@ -916,16 +899,16 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
   /** The kernel says nothing: the page's plugin may know how the job goes on. */
   function ask() {
     if (!latest || ENDED.has(latest.status)) return;
-    const take = (/** @type {Snapshot | null} */ snapshot) => (snapshot ? update(snapshot) : orphan());
+    const take = (/** @type {Snapshot | null} */ snapshot) => {
+      if (snapshot) return update(snapshot);
+      if (!latest || !away) return;
+      pending = null;
+      if (latest.server) lost = true;
+      else update({ ...latest, status: "stopped", reason: GONE });
+      schedule();
+    };
     unfollow ??= page()?.follow(latest.uuid, take) ?? null;
-    if (!unfollow) orphan();
-  }
-  function orphan() {
-    if (!latest || !away) return;
-    lost = true;
-    pending = null;
-    if (!latest.server) update({ ...latest, status: "stopped", notes: [...latest.notes, GONE] });
-    schedule();
+    if (!unfollow) take(null);
   }
 
   function press(/** @type {"stop" | "pause" | "resume"} */ command) {
@@ -950,11 +933,12 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
     const ended = ENDED.has(latest.status);
-    set(root, { "data-status": shown, "data-away": away });
+    set(root, { "data-job": latest.uuid, "data-status": shown, "data-away": away, "data-amiss": !!latest.reason });
     set(root, { "aria-label": `Job ${latest.name} (${latest.uuid.slice(0, 8)})` });
     // What a screen reader says; counters are never announced.
     const cause = shown === "failed" && latest.error ? `: ${latest.error.type}: ${latest.error.message}` : "";
-    if (shown !== drawn) say(status, `Job ${latest.name}: ${words.stateWord(shown).toLowerCase()}${cause}`);
+    const word = words.stateWord(shown, latest.reason).toLowerCase();
+    if (shown !== drawn) say(status, `Job ${latest.name}: ${word}${cause}`);
     drawn = shown;
     // The buttons of a job that ended are gone; the keyboard goes on from the job, not from the top of the page.
     if (hadFocus && ended && document.activeElement?.closest("[hidden]")) root.focus({ preventScroll: true });
@@ -1014,29 +998,33 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
 
 // ------------------------------------------------------------------ the widget
 
-/** Pictures come apart from the snapshot, which is sent more often. @param {Model} model @returns {Snapshot} */
-function snapshotOf(model) {
-  const { results = [], ...snapshot } = model.get("snapshot"), pictures = model.get("pictures") ?? {};
-  const whole = (/** @type {Result} */ one) => ({ ...one, picture: pictures[one.name] ?? null });
-  return { ...snapshot, results: results.map(whole) };
-}
-
-/** @param {Model} model @param {HTMLElement} el */
-function mount(model, el) {
-  const onCommand = (/** @type {Command} */ command) => model.send(command);
+/** @param {{model: Model, el: HTMLElement}} context */
+function render({ model, el }) {
+  let asked = 0;
+  const answer = (/** @type {File} */ of, /** @type {DataView<ArrayBuffer>[]} */ data) => {
+    if (!--asked) model.off("msg:custom", answer);
+    job.answer(of, data);
+  };
+  const onCommand = (/** @type {Command} */ said) => {
+    model.send(said);
+    if (said.command === "download" && !asked++) model.on("msg:custom", answer);
+  };
   const job = mountJob(el, { onCommand, notify: model.get("notify") ?? null, formats: model.get("formats") ?? [] });
   const draw = () => {
-    if (!model.get("snapshot")?.uuid) return;
-    job.update(snapshotOf(model));
+    const { results, ...rest } = model.get("snapshot") ?? {}, pictures = model.get("pictures") ?? {};
+    if (!rest.uuid) return;
+    const whole = (/** @type {Result} */ one) => ({ ...one, picture: pictures[one.name] ?? null }); // they come apart
+    job.update({ ...rest, results: results.map(whole) });
+    if (!ENDED.has(rest.status)) return;
+    model.off("change:snapshot", draw); // else it would hold the view as long as the page is open
     goOn(model, el);
   };
   model.on("change:snapshot", draw);
-  model.on("msg:custom", job.answer);
   draw();
   /** @type {any} */ (el.firstElementChild).sageSaved = () => model.get("saved"); // for the plugin
   return () => {
     model.off("change:snapshot", draw);
-    model.off("msg:custom", job.answer);
+    model.off("msg:custom", answer);
     job.dispose();
   };
 }
@@ -1045,27 +1033,18 @@ function mount(model, el) {
  * on instead, so that results can be sorted, and had as files. @param {Model} model @param {HTMLElement} el */
 function goOn(model, el) {
   const place = el.closest(".jp-OutputArea-child"), area = place?.parentElement;
-  if (!area || !ENDED.has(model.get("snapshot").status)) return;
+  if (!area) return;
   const index = [...area.children].indexOf(place), host = h("div");
-  let end = /** @type {(() => void) | null} */ (null);
   const look = new MutationObserver(() => {
-    if (end && area.contains(host)) return; // which need not be on the page: cells out of sight are taken off it
-    if (end) return look.disconnect(), end();
     const html = area.children[index]?.querySelector(".jp-RenderedHTMLCommon");
     if (html?.querySelector("code")?.textContent !== model.get("snapshot").uuid.slice(0, 8)) return;
+    look.disconnect();
     html?.classList.remove("jp-RenderedHTMLCommon"); // its looks are for documents
     html?.replaceChildren(host);
-    end = mount(model, host);
+    render({ model, el: host });
   });
   look.observe(area, { childList: true, subtree: true });
-  setTimeout(() => end ?? look.disconnect(), 5000);
-}
-
-/** @param {{model: Model, el: HTMLElement, signal?: AbortSignal}} context */
-function render({ model, el, signal }) {
-  const end = mount(model, el);
-  signal?.addEventListener("abort", end, { once: true });
-  return end; // anywidget before 0.10 passes no signal
+  setTimeout(() => look.disconnect(), 5000);
 }
 
 export default { render };

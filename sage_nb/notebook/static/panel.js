@@ -37,9 +37,7 @@ export async function plugins(shared) {
     const hub = connect(services.ServerConnection), panel = new widgets.Widget({ node: h("div", LOOKS) });
     jobsPanel(hub, tracker && openNotebooks(app, tracker, hub, notebook.NotebookActions), panel);
     panel.title.icon = new ui.LabIcon({ name: ID, svgstr: ICON });
-    for (const name of ["jobview", "jobs", "panel"]) {
-      document.head.append(h("link", { rel: "stylesheet", href: new URL(`${name}.css`, import.meta.url).href }));
-    }
+    document.head.append(h("link", { rel: "stylesheet", href: new URL("panel.css", import.meta.url).href }));
     if (treePage) {
       panel.title.label = "Jobs";
       treePage.addWidget(panel);
@@ -57,14 +55,12 @@ export async function plugins(shared) {
 function connect(connection) {
   const settings = connection.makeSettings();
   const followers = /** @type {Map<string, Set<(snapshot: any) => void>>} */ (new Map());
-  const listeners = /** @type {((said: any) => void)[]} */ ([]);
   let socket = /** @type {WebSocket | null} */ (null), tries = 0, visible = false;
   const send = (/** @type {any} */ said) => socket?.readyState === 1 && socket.send(JSON.stringify(said));
-  const tell = (/** @type {any} */ said) => listeners.forEach((listener) => listener(said));
   const hub = {
     rows: /** @type {Row[] | null} */ (null), // null: not known yet
     row: (/** @type {string} */ job) => hub.rows?.find((row) => row.uuid === job),
-    listen: (/** @type {(said: any) => void} */ listener) => listeners.push(listener), // null: the connection ended
+    told: (/** @type {any} */ _) => {}, // called with a list, and with null where the connection ended
     /** Gives the newest snapshots of a job, and null where nobody knows it, until what is returned is called.
      * @param {string} job @param {(snapshot: any) => void} take */
     follow(job, take) {
@@ -96,12 +92,12 @@ function connect(connection) {
     mine.onmessage = ({ data }) => {
       const said = JSON.parse(data);
       if (said.op === "jobs") hub.rows = said.rows;
-      if (said.op === "jobs") tell(said);
+      if (said.op === "jobs") hub.told(said);
       else followers.get(said.job ?? said.snapshot.uuid)?.forEach((take) => take(said.snapshot ?? null));
     };
     mine.onclose = () => {
       hub.rows = null;
-      tell(null);
+      hub.told(null);
       setTimeout(open, Math.min(1000 * 2 ** tries++, AGAIN_MS));
     };
   }
@@ -118,7 +114,6 @@ function jobsPanel(hub, notebooks, panel) {
   const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
   panel.node.append(h("header", {}, h("h2", {}, "Jobs"), count), body,
     h("footer", { class: "sage-foot" }, note, h("div", {}, place, start)));
-  panel.title.caption = "Jobs";
 
   async function attempt(/** @type {() => Promise<any>} */ act) {
     say(note, "");
@@ -154,7 +149,7 @@ function jobsPanel(hub, notebooks, panel) {
     table.slot(job)?.replaceChildren();
   }
   start.addEventListener("click", () => attempt(() => hub.ask("POST", "sage-nb/server/start")));
-  hub.listen((said) => {
+  hub.told = (said) => {
     set(panel.node, { "data-lost": said === null });
     if (!said) return;
     const { rows, server: { address, state, error, may_start: may = true } } = said;
@@ -168,26 +163,29 @@ function jobsPanel(hub, notebooks, panel) {
     say(count, running ? `${running} running` : "");
     panel.title.caption = running ? `Jobs: ${running} running` : "Jobs";
     panel.title.dataset = running ? { "sage-running": String(running) } : {};
-  });
+  };
   kit.watchSight(panel.node, hub.look);
   const command = (/** @type {string} */ job, /** @type {string} */ it) => hub.row(job) && attempt(() => run(it, job));
   /** @type {any} */ (globalThis).sageNb = { command, follow: hub.follow, row: hub.row };
 }
 
-/** Shows a job as the Jupyter server knows it; what is returned closes the view.
+/** Shows a job as the Jupyter server knows it, as long as it is `wanted`; what is returned closes the view.
  * @param {ReturnType<typeof connect>} hub @param {string} job @param {HTMLElement} el
  * @param {(said: any) => void} onCommand */
-function viewOf(hub, job, el, onCommand) {
-  const view = kit.mountJob(el, { onCommand });
-  const unfollow = hub.follow(job, (snapshot) => (snapshot ? view.update(snapshot) : view.dispose()));
-  return () => (unfollow(), view.dispose());
+function viewOf(hub, job, el, onCommand, wanted = () => true) {
+  const view = kit.mountJob(el, { onCommand }), close = () => (unfollow(), view.dispose());
+  const unfollow = hub.follow(job, (snapshot) => {
+    if (!snapshot || !wanted()) return close();
+    view.update(snapshot);
+    if (ENDED.has(snapshot.status)) unfollow();
+  });
+  return close;
 }
 
 /** Opens notebooks, and heals outputs of jobs in those that are open.
  * @param {any} app @param {any} tracker @param {ReturnType<typeof connect>} hub @param {any} actions */
 function openNotebooks(app, tracker, hub, actions) {
-  const seen = new WeakMap(), past = /** @type {Map<string, boolean>} */ (new Map()); // with no row: are they known?
-  const revived = /** @type {Set<{node: Element, cell: any, close: () => void}>} */ (new Set());
+  const seen = new WeakMap();
 
   /** Does what was wished of a notebook, here or in the page that opened it: Notebook 7 has a page for each.
    * @param {any} panel */
@@ -214,45 +212,42 @@ function openNotebooks(app, tracker, hub, actions) {
     return fulfil(panel);
   }
   /** @param {Row} row */
-  async function attach({ uuid, path }) {
-    const beside = path ?? tracker.currentWidget?.context.path ?? "";
-    const made = await hub.ask("POST", `sage-nb/jobs/${uuid}/notebook`, { beside });
-    await open(made.path, { run: true });
+  async function attach(row) {
+    const beside = row.path ?? tracker.currentWidget?.context.path ?? "";
+    const { path } = await hub.ask("POST", `sage-nb/jobs/${row.uuid}/notebook`, { beside });
+    await open(path, { run: true });
   }
 
   /** Outputs that still ask for a widget although their job has ended get its last state. Those that show nothing get a
    * live view where their job runs, else what they were saved with. Looked at again and again: a reload, a restart, a
    * scroll or a late answer brings them up, and a kernel's own last word comes first. */
   async function heal() {
-    for (const one of revived) {
-      if (!one.cell.isDisposed && one.cell.outputArea.node.contains(one.node)) continue;
-      one.close();
-      revived.delete(one);
-    }
     if (!hub.rows) return;
     const open = tracker.filter((/** @type {any} */ { context }) => context.isReady && !context.model.readOnly);
     for (const { content, sessionContext } of open) for (const cell of content.widgets) {
       const outputs = cell.model.outputs ?? { length: 0 };
       for (let i = 0; i < outputs.length; i++) {
-        const output = outputs.get(i), ours = output.metadata?.sage_nb, job = ours?.job, row = job && hub.row(job);
+        const output = outputs.get(i), ours = output.metadata?.sage_nb;
         if (!ours || !output.data?.[WIDGET]) continue;
-        const node = cell.node.isConnected && cell.outputArea.widgets[i]?.node, runs = row && !ENDED.has(row.status);
+        const node = cell.node.isConnected && cell.outputArea.widgets[i]?.node;
+        const job = ours.job ?? (node && node.querySelector(".sage-job[data-away]")?.dataset.job); // of a form: its own
+        const row = job && hub.row(job), runs = row && !ENDED.has(row.status);
         const blank = node && !node.querySelector(VIEWS) && sessionContext.session?.kernel?.status !== "busy";
         if (!blank && (!row || runs)) seen.delete(output);
-        else if (!seen.has(output)) seen.set(output, performance.now());
-        else if (job && !row && !past.has(job)) hub.follow(job, (snapshot) => past.set(job, snapshot !== null));
-        else if (performance.now() - seen.get(output) > (row && !runs ? SETTLED_MS : LOADED_MS)) {
+        else if (!seen.has(output)) seen.set(output, performance.now() + (blank ? LOADED_MS : SETTLED_MS));
+        else if (performance.now() > seen.get(output)) {
           if (runs) {
             const el = node.querySelector(".jp-OutputArea-output");
             el.replaceChildren();
-            revived.add({ node, cell, close: viewOf(hub, job, el, () => {}) });
+            viewOf(hub, job, el, () => {}, () => !cell.isDisposed && cell.outputArea.node.contains(node));
             continue;
           }
-          const later = () => void seen.set(output, performance.now() + AGAIN_MS);
-          const ask = () => hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(later);
-          const bundle = job && (row || past.get(job)) ? await ask() : {};
+          seen.set(output, performance.now() + AGAIN_MS); // where it fails
+          // It is empty where nobody knows the job.
+          const bundle = job ? await hub.ask("GET", `sage-nb/jobs/${job}/bundle`).catch(() => null) : {};
           if (!bundle || outputs.get(i) !== output || !output.data[WIDGET]) continue;
           const { [WIDGET]: _, ...data } = output.data;
+          if (ours.form) for (const type in bundle) bundle[type] = `${data[type]}\n\n${bundle[type]}`;
           outputs.set(i, { ...output.toJSON(), data: { ...data, ...bundle } });
         }
       }

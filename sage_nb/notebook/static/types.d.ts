@@ -26,6 +26,7 @@ export interface Snapshot {
   log_total: number;
   output: { total: number; held: number; lines: string[] } | null;
   error: Failure | null;
+  reason: string | null;
   notes: string[];
 }
 
@@ -150,6 +151,22 @@ export interface Live {
   elapsed: number;
 }
 
+export interface ViewOptions {
+  /** Gets what the reader presses, and whether the view is open and in sight. Raises where the kernel is gone. */
+  onCommand(command: Command): void;
+  theme?: "light" | "dark";
+  /** After how many seconds a job's end is told to a reader who is elsewhere; null for never. */
+  notify?: number | null;
+  /** Those that a result can be had in, by `onCommand` and then `answer`. */
+  formats?: string[];
+}
+
+export interface JobView {
+  update(snapshot: Snapshot): void;
+  answer(of: File, data: DataView<ArrayBuffer>[]): void;
+  dispose(): void;
+}
+
 /** A part of a job's view. */
 export interface Part {
   node: Element;
@@ -172,6 +189,7 @@ export interface Row {
   fraction: number | null;
   services: { name: string; state: string }[];
   error: string | null;
+  reason: string | null;
 }
 
 /** What can be pressed in a row. */
