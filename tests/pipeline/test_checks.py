@@ -258,6 +258,7 @@ MISSING: list[tuple[Declare, str]] = [
     (lambda stream: stream.window(Tumbling(1)).mean(), r"^WindowedStream has no 'mean'; use aggregate\('mean'\)$"),
     (lambda stream: stream.window(Tumbling(1)).apply(max), r"did you mean 'aggregate'\?$"),
     (lambda stream: stream._env.from_cvs("x"), r"^LocalEnvironment has no 'from_cvs'; did you mean 'from_csv'\?$"),
+    (lambda stream: stream._env.nmae, r"did you mean 'name'\?$"),
     (lambda stream: stream._env.read_csv("x"), r"did you mean 'from_csv'\?$"),
     (lambda stream: stream._env.execute(), r"did you mean 'submit'\?$"),
     (lambda stream: stream._env.map(str), r"a stream has it: begin with a source"),
