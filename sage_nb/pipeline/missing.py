@@ -100,4 +100,4 @@ def _question(name: str, own: list[str], hints: Mapping[str, str], words: Mappin
     if near is None:
         return ""
     meant = words.get(near, near)
-    return f"did you mean {meant!r}?" if meant in own else f"did you mean {meant!r}? Then {hints.get(meant, '')}"
+    return f"did you mean {meant!r}?" if meant in own else f"did you mean {meant!r}? ({hints.get(meant, '')})"
