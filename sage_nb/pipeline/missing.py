@@ -59,7 +59,7 @@ def missing(obj: Any, name: str, hints: Mapping[str, str], words: Mapping[str, s
     kind = type(obj).__name__
     if name.startswith("_"):
         return AttributeError(f"{kind!r} object has no attribute {name!r}", name=name, obj=obj)
-    hint = hints.get(name) or _question(name, [one for one in dir(type(obj)) if one[0] != "_"], hints, words)
+    hint = hints.get(name) or _question(name, [one for one in dir(obj) if one[0] != "_"], hints, words)
     text = f"{kind} has no {name!r}; {hint}" if hint else f"{kind} has no {name!r}"
     return Missing(text, name=name, obj=None)  # with `obj`, Python would ask once more what was meant
 
@@ -100,4 +100,4 @@ def _question(name: str, own: list[str], hints: Mapping[str, str], words: Mappin
     if near is None:
         return ""
     meant = words.get(near, near)
-    return f"did you mean {meant!r}?" if meant in own else f"did you mean {meant!r}? Then {hints.get(meant, '')}"
+    return f"did you mean {meant!r}?" if meant in own else f"did you mean {meant!r}? ({hints.get(meant, '')})"

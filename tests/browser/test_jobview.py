@@ -722,6 +722,18 @@ def test_new_rows_take_their_place_under_a_sort_and_a_filter(view: View) -> None
     assert view.page.locator("#rich .sage-filter:visible").count() == 1  # few rows need none
 
 
+def test_rows_that_change_while_their_number_stays_change_in_place(view: View) -> None:
+    """As those of a result that keeps the newest item of each key."""
+    view.show("rich")
+    rows = view.page.locator("#rich .sage-result").first.locator("tbody tr")
+    rows.evaluate_all("nodes => nodes.forEach(node => { node.kept = true })")
+    fits, *others = SAMPLES["rich"].results
+    changed = tuple((*row[:1], f"{n + 0.5}", *row[2:]) for n, row in enumerate(fits.rows))
+    view.update("rich", results=(msgspec.structs.replace(fits, rows=changed), *others))
+    assert column(view, 2) == [f"{n + 0.5}" for n in range(12)]
+    assert rows.evaluate_all("nodes => nodes.every(node => node.kept)")
+
+
 def test_pictures_frames_and_rates_are_shown(view: View) -> None:
     """A picture in the place of its table, a frame with its size, and the rate as a curve that says what it shows."""
     view.show("rich", "running")

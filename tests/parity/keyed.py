@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
-from sage_nb import FlatMapFunction, KeyByFunction, MapFunction
+from sage_nb import FlatMapFunction, KeyByFunction, MapFunction, Tumbling
 from tests.parity.case import Cases, by_key
 from tests.parity.items import Colour
 
@@ -66,6 +66,10 @@ class EveryThird(FlatMapFunction):
         if len(held) == 3:
             self.collect((self.ctx.get_key(), *held))
             held.clear()
+
+
+async def itself(item: Any) -> Any:
+    return item
 
 
 def counts(keys: Iterable[Any]) -> list[tuple[Any, int]]:
@@ -260,6 +264,23 @@ def the_newest_of_each_key(env: Any, p: int) -> Any:
     keyed = items.keyby(lambda item: item[1] % 4, parallelism=1).map(SeesKey, parallelism=p)
     keyed.map(lambda pair: f"c{pair[0]}", parallelism=p).collect("texts", latest=True)
     return items
+
+
+@cases.add(
+    range(40), more={name: [36, 37, 38, 39] for name in ("async", "many", "state", "window", "pairs", "process")}
+)
+def the_newest_behind_operators_of_all_kinds(env: Any, p: int) -> Any:
+    numbers = env.from_batch(range(40))
+    keyed = numbers.keyby(Modulo, 4)
+    keyed.map_async(itself, parallelism=p).collect("async", latest=True)
+    keyed.flatmap(lambda x: [x, x], parallelism=p).collect("many", latest=True)
+    keyed.process(lambda x: x, parallelism=p).collect("state", latest=True)
+    windows = keyed.window(Tumbling(100), event_time=lambda x: x).aggregate("max", parallelism=p)
+    windows.map(lambda window: window.value).collect("window", latest=True)
+    pairs = keyed.interval_join(keyed, 0, 0, event_time=lambda x: x, parallelism=p)
+    pairs.map(lambda pair: pair[0]).collect("pairs", latest=True)
+    keyed.map(lambda x: x, executor="process").collect("process", latest=True)
+    return numbers
 
 
 @cases.add([], more={"sums": []})
