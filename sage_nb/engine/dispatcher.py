@@ -27,6 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from sage_nb.engine.failure import Failure, add_note, explain, headline
+from sage_nb.engine.forgotten import forgotten_returns
 from sage_nb.engine.letters import DeadLetters
 from sage_nb.engine.live import LiveView
 from sage_nb.engine.log import JobLog
@@ -544,7 +545,7 @@ class Dispatcher:
         task.play(opened)
 
     def _report_left(self) -> None:
-        """Name what was on its way when a stop came, and what was dropped."""
+        """Name what was on its way when a stop came, what was dropped, and what let nothing through."""
         for task in self.all_tasks:
             left = task.left() if self._outcome == "stopped" else 0
             if left > 0:
@@ -561,6 +562,9 @@ class Dispatcher:
                 if op.kind == "interval_join":
                     what = "got {:,} items so late that partners of theirs may be gone; see out_of_orderness"
                 self.say(f"{op.name!r} {what.format(count)}", "WARNING")
+        if self._outcome == "completed" and self.error is None:
+            for text in forgotten_returns(self.operators, self.all_tasks):
+                self.say(text, "WARNING")
 
     def _finish(self, generation: int) -> None:
         """Stop the services and conclude, unless another worker has been given that duty."""
