@@ -205,12 +205,18 @@ def test_the_empty_table_teaches_and_its_lesson_can_be_copied(table: Table) -> N
 
 def test_a_job_that_nobody_asked_to_stop_looks_amiss(table: Table) -> None:
     """Unlike one that was stopped by hand, it says why, in the colour of warnings."""
-    table.update(row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel is gone"))
+    table.update(row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel was restarted or shut down"))
     states = table.page.locator(".sage-row .sage-state")
-    expect(states).to_have_text(["Stopped", "Stopped: its kernel is gone"])
+    expect(states).to_have_text(["Stopped", "Stopped: its kernel was restarted or shut down"])
     colours = [one.evaluate("one => getComputedStyle(one).color") for one in states.all()]
     assert colours[0] != colours[1]
     assert violations(table.page, ".sage-jobs") == []
+    for width in (240, 800, 1000):
+        table.page.set_viewport_size({"width": width, "height": 700})
+        for part in table.page.locator(".sage-facts > :not(:empty)").all():
+            box = part.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= width
 
 
 def test_text_of_the_users_is_never_markup(table: Table) -> None:
