@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,9 +204,19 @@ def test_the_empty_table_teaches_and_its_lesson_can_be_copied(table: Table) -> N
     expect(table.page.get_by_text("No jobs yet")).to_be_hidden()
 
 
+def test_a_row_says_when_its_job_was_started(table: Table) -> None:
+    table.update(row("began", started=1.7e9), row("waits", status="queued", started=None))
+    began = table.page.locator(".sage-began")
+    said = table.page.evaluate("() => new Date(1.7e12).toTimeString().slice(0, 5)")
+    expect(began).to_have_text([said, ""])
+    expect(began.first).to_have_attribute("title", re.compile(r"^Started .*2023.*\d\d:\d\d"))
+
+
 def test_a_job_that_nobody_asked_to_stop_looks_amiss(table: Table) -> None:
     """Unlike one that was stopped by hand, it says why, in the colour of warnings."""
-    table.update(row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel was restarted or shut down"))
+    table.update(
+        row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel was restarted or shut down")
+    )
     states = table.page.locator(".sage-row .sage-state")
     expect(states).to_have_text(["Stopped", "Stopped: its kernel was restarted or shut down"])
     colours = [one.evaluate("one => getComputedStyle(one).color") for one in states.all()]

@@ -242,7 +242,7 @@ def test_a_server_is_started_and_its_jobs_are_attached_in_a_new_notebook(page: L
         page.run_cell(cell)
     row = row_of(panel, "on_server")
     state(row, "Running")
-    expect(row.locator(".sage-place")).to_have_text(address[0])
+    expect(row.locator(".sage-place")).to_have_text(f"{page.name} on {address[0]}")
     row.get_by_role("button", name="on_server", exact=True).click()
     view = row.locator(".sage-slot .sage-job")
     view.get_by_role("button", name="Pause").click()
