@@ -256,9 +256,10 @@ class Hub:
     def _row(self, entry: Entry) -> JobRow:
         path = self._paths.get(entry.kernel_id or "") or self._relative(entry.path)
         place = path.rpartition("/")[2] if path else f"kernel {(entry.kernel_id or '')[:8]}".strip()
-        return row_of(
+        row = row_of(
             entry.snapshot, place=place, kernel=entry.kernel_id, path=path, cell=entry.cell, number=entry.number
         )
+        return msgspec.structs.replace(row, place=f"{place} on {row.place}") if path and row.place != place else row
 
     def _relative(self, path: str | None) -> str | None:
         """A notebook's path as Jupyter's pages have it."""

@@ -27,7 +27,8 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = "threads"
     where: Literal["kernel", "server"] = "kernel"
     place: str = ""
-    """What a person calls it: the file name of the kernel's notebook, or HOST:PORT of the server."""
+    """What a person calls it: the file name of the kernel's notebook, or HOST:PORT of the server, after the notebook
+    that the job came from where that is known."""
     kernel: str | None = None
     """Id of the kernel that has it."""
     path: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,14 +204,30 @@ def test_the_empty_table_teaches_and_its_lesson_can_be_copied(table: Table) -> N
     expect(table.page.get_by_text("No jobs yet")).to_be_hidden()
 
 
+def test_a_row_says_when_its_job_was_started(table: Table) -> None:
+    table.update(row("began", started=1.7e9), row("waits", status="queued", started=None))
+    began = table.page.locator(".sage-began")
+    said = table.page.evaluate("() => new Date(1.7e12).toTimeString().slice(0, 5)")
+    expect(began).to_have_text([said, ""])
+    expect(began.first).to_have_attribute("title", re.compile(r"^Started .*2023.*\d\d:\d\d"))
+
+
 def test_a_job_that_nobody_asked_to_stop_looks_amiss(table: Table) -> None:
     """Unlike one that was stopped by hand, it says why, in the colour of warnings."""
-    table.update(row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel is gone"))
+    table.update(
+        row("by hand", status="stopped"), row("gone", status="stopped", reason="its kernel was restarted or shut down")
+    )
     states = table.page.locator(".sage-row .sage-state")
-    expect(states).to_have_text(["Stopped", "Stopped: its kernel is gone"])
+    expect(states).to_have_text(["Stopped", "Stopped: its kernel was restarted or shut down"])
     colours = [one.evaluate("one => getComputedStyle(one).color") for one in states.all()]
     assert colours[0] != colours[1]
     assert violations(table.page, ".sage-jobs") == []
+    for width in (240, 800, 1000):
+        table.page.set_viewport_size({"width": width, "height": 700})
+        for part in table.page.locator(".sage-facts > :not(:empty)").all():
+            box = part.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= width
 
 
 def test_text_of_the_users_is_never_markup(table: Table) -> None:

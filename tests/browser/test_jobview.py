@@ -891,6 +891,20 @@ def test_the_view_that_goes_on_after_the_end_lasts_as_long_as_its_output(view: V
     assert view.page.evaluate("() => listeners.size") == 0
 
 
+def test_the_buttons_of_a_result_are_all_there_where_it_is_narrow(view: View) -> None:
+    view.page.evaluate("() => { window.formats = ['csv', 'parquet'] }")
+    view.page.set_viewport_size({"width": 280, "height": 900})
+    view.show("rich")
+    inside = view.page.locator(".sage-job").bounding_box()
+    assert inside is not None
+    tools = view.page.locator(".sage-tools > *:visible")
+    assert tools.count() >= 3
+    for tool in tools.all():
+        box = tool.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= inside["x"] + inside["width"]
+
+
 # ---------------------------------------------------------------- accessibility
 
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"

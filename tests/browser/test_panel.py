@@ -242,7 +242,7 @@ def test_a_server_is_started_and_its_jobs_are_attached_in_a_new_notebook(page: L
         page.run_cell(cell)
     row = row_of(panel, "on_server")
     state(row, "Running")
-    expect(row.locator(".sage-place")).to_have_text(address[0])
+    expect(row.locator(".sage-place")).to_have_text(f"{page.name} on {address[0]}")
     row.get_by_role("button", name="on_server", exact=True).click()
     view = row.locator(".sage-slot .sage-job")
     view.get_by_role("button", name="Pause").click()
@@ -281,6 +281,14 @@ def test_notebook_7_has_the_panel_beside_its_notebooks_and_its_files(page7: LabP
     jobs = tree.locator(".sage-panel")
     state(row_of(jobs, "endless"), "Running")
     tree.screenshot(path=SHOTS / "panel-notebook7-tree.png")
+    room = """tab => {
+        const end = tab.querySelector(".lm-TabBar-tabLabel").getBoundingClientRect().right;
+        return tab.getBoundingClientRect().right - end - parseFloat(getComputedStyle(tab, "::before").width);
+    }"""
+    badge = tree.get_by_role("tab", name="Jobs")
+    expect(badge).to_have_attribute("data-sage-running", "1")
+    assert badge.evaluate("tab => getComputedStyle(tab, '::before').position") == "static"
+    assert badge.evaluate(room) >= 0
     with tree.context.expect_page() as opened:
         row_of(jobs, "endless").get_by_role("button", name="Open the cell: endless").click()
     expect(opened.value.locator(".jp-Cell.jp-mod-active")).to_contain_text("sage_submit endless", timeout=20_000)

@@ -116,6 +116,7 @@ print(remote.uuid)
     ).strip()
     row = page.row("from a cell", lambda row: row["status"] == "running" and row["path"] and row["number"])
     where = ("folder/analysis.ipynb", "that-cell", "server")
+    assert row["place"] == f"analysis.ipynb on 127.0.0.1:{port}"
     assert (row["path"], row["cell"], row["where"]) == where
     # Nor does it move to where somebody attaches to it, also when the kernel that submitted it is gone.
     attach = f"import sage_nb; again = sage_nb.attach({uuid!r}, port={port})"

@@ -28,7 +28,7 @@ function rowNode(job, { kit, onCommand, commands }) {
   const mark = icon("queued"), track = kit.progressBar(), word = h("span"), title = h("span", { class: "sage-name" });
   const error = div("sage-error"), slot = div("sage-slot");
   const head = h(offered("show") ? "button" : "strong", { class: "sage-head" }, title);
-  const facts = ["place", "share", "rate", "elapsed"].map((name) => h("span", { class: `sage-${name}` }));
+  const facts = ["place", "share", "rate", "elapsed", "began"].map((name) => h("span", { class: `sage-${name}` }));
   const services = h("ul", { class: "sage-chips", "aria-label": "Services" });
   const buttons = BUTTONS.map(([command, label, d, can]) => {
     const path = g("svg", { class: "sage-icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, g("path", { d }));
@@ -72,7 +72,9 @@ function rowNode(job, { kit, onCommand, commands }) {
     say(error, row.error?.split("\n")[0] ?? "");
     set(node, { "data-status": status, "data-amiss": Boolean(row.reason) });
     set(head, { title: row.uuid.slice(0, 8), "aria-expanded": offered("show") && String(!slot.hidden) });
-    set(facts[0], { title: row.path ?? row.place });
+    set(facts[0], { title: [row.path, row.place].filter(Boolean).join(": ") });
+    say(facts[4], row.started === null ? "" : words.clock(row.started).slice(0, 5));
+    set(facts[4], { title: row.started !== null && `Started ${new Date(row.started * 1000).toLocaleString()}` });
     track.update(status, row.fraction);
     for (const { node: button, command, label, can } of buttons) {
       const off = command === "stop" && status === "stopping";

@@ -889,8 +889,7 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
 
   /** @returns {Live} */
   function live() {
-    const now = performance.now();
-    const ticks = latest !== null && TICKING.has(latest.status);
+    const now = performance.now(), ticks = latest !== null && TICKING.has(latest.status);
     const silent = ticks && now - seenAt > SILENCE_MS;
     const elapsed = (latest?.elapsed ?? 0) + (ticks && !silent ? (now - seenAt) / 1000 : 0);
     return { pending, elapsed, silent, away, lost, unanswered: pending !== null && now - pressedAt > ANSWER_MS };
@@ -927,8 +926,7 @@ export function mountJob(el, { onCommand, theme, notify = null, formats = [] }) 
   function draw() {
     frame = 0;
     if (!latest) return;
-    const hadFocus = root.contains(document.activeElement);
-    const now = live();
+    const hadFocus = root.contains(document.activeElement), now = live();
     const shown = pending === "stop" ? "stopping" : latest.status;
     root.hidden = false;
     for (const part of parts) part.update(latest, now);
