@@ -86,15 +86,12 @@ export const words = {
   }),
   /** How much of a result is shown. @param {Result} result @param {number} shown */
   extent(result, shown) {
-    const newest = result.total === 1 ? ", " : ", the newest ";
-    if (result.picture !== null) return words.namedCount(result.total, "item") + newest + "a picture";
-    if (!result.shape && result.kept)
-      return `${words.namedCount(result.total, "item")}, keeping the last ${words.count(result.kept)}` +
-        (shown >= result.kept ? "" : `, showing ${words.count(shown)}`);
-    if (!result.shape) return words.showing(result.total, shown, "item");
-    const [rows, columns] = result.shape;
-    return words.namedCount(result.total, "item") + newest +
-      `${words.namedCount(rows, "row")} × ${words.namedCount(columns, "column")}`;
+    const all = words.namedCount(result.total, "item"), newest = all + (result.total === 1 ? ", " : ", the newest ");
+    if (result.picture !== null) return `${newest}a picture`;
+    if (result.shape) return newest + result.shape.map((n, i) => words.namedCount(n, ["row", "column"][i])).join(" × ");
+    if (!result.kept) return words.showing(result.total, shown, "item");
+    const some = shown < result.kept ? `, showing ${words.count(shown)}` : "";
+    return `${all}, keeping the last ${words.count(result.kept)}${some}`;
   },
   /** What the curve of rates shows, for who cannot see it. @param {Snapshot} s */
   trend: (s) => `Rate over time: ${words.rate(s.rate)} ${ENDED.has(s.status) ? "on average" : "now"}, ` +

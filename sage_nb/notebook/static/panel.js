@@ -91,8 +91,7 @@ function connect(connection) {
     };
     mine.onmessage = ({ data }) => {
       const said = JSON.parse(data);
-      if (said.op === "jobs") hub.rows = said.rows;
-      if (said.op === "jobs") hub.told(said);
+      if (said.op === "jobs") (hub.rows = said.rows), hub.told(said);
       else followers.get(said.job ?? said.snapshot.uuid)?.forEach((take) => take(said.snapshot ?? null));
     };
     mine.onclose = () => {
@@ -264,7 +263,6 @@ function openNotebooks(app, tracker, hub, actions) {
     panel.context.saveState.connect((/** @type {any} */ _, /** @type {string} */ s) => s === "started" && keep(panel));
     return fulfil(panel);
   });
-  const look = () => heal().finally(() => setTimeout(look, LOOK_MS));
-  look();
-  return { open, attach };
+  const look = () => void heal().finally(() => setTimeout(look, LOOK_MS));
+  return look(), { open, attach };
 }
