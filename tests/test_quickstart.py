@@ -116,7 +116,6 @@ def test_papermill_logs_the_end_of_jobs_and_fails_where_one_fails(tmp_path: Path
     assert "operator 'map' (map)" in done.stderr
     assert "got 1.0" in done.stdout + done.stderr
     assert "never" not in done.stdout
-    assert re.search(r"► Running +slow", done.stderr)
     assert re.search(r"✓ Completed +slow", done.stderr)  # in the log, where no update of a display comes
 
 

@@ -22,7 +22,7 @@ from sage_nb.notebook.view import static_bundle
 
 __all__ = ["wait_at_cell_end"]
 
-_FIRST_UPDATE = 1.0
+_FIRST_UPDATE = 10.0
 _UPDATE_EVERY = 2.0
 _FIRST_SIGN = 10.0
 _SIGN_EVERY = 300.0

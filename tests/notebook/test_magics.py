@@ -135,7 +135,7 @@ def test_the_end_of_a_long_job_that_nobody_watches_reaches_a_log_and_the_noteboo
     shared: Kernel,
 ) -> None:
     """A log has what is displayed, and no update of it."""
-    shared.run("from sage_nb.notebook import headless; headless._FIRST_SIGN = 1.0")
+    shared.run("from sage_nb.notebook import headless; headless._FIRST_SIGN = headless._FIRST_UPDATE = 1.0")
     code = (
         "%%sage_submit slow -o job\ndef slow(n):\n    time.sleep(0.5)\n    return n\n"
         "env.from_batch(range(8)).map(slow).collect('all')"
