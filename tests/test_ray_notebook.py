@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from tests.test_streams_notebook import cell, text_of, view_of
+from tests.test_streams_notebook import cell, lines_of, text_of, view_of
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "03_ray.ipynb"
 
@@ -51,7 +51,7 @@ def test_the_plan_says_that_stages_are_actors(executed: NotebookNode) -> None:
 def test_text_fits_eighty_columns(executed: NotebookNode) -> None:
     for one in executed.cells:
         if one.cell_type == "code":
-            assert max([len(line) for line in text_of(one).splitlines()], default=0) <= 80, one.id
+            assert max([len(line) for line in lines_of(one)], default=0) <= 80, one.id
 
 
 def test_nothing_is_left_of_the_jobs_nor_after_the_kernel(executed: NotebookNode) -> None:

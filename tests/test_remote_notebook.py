@@ -16,7 +16,7 @@ from sage_nb.remote.access import Notice
 from sage_nb.remote.daemon import start_background
 from sage_nb.remote.settings import Settings
 from tests.servers import own_folders
-from tests.test_streams_notebook import cell, text_of, view_of
+from tests.test_streams_notebook import cell, lines_of, text_of, view_of
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -72,7 +72,7 @@ def test_a_job_whose_kernel_was_killed_is_shown_to_its_end(remote: NotebookNode)
 def test_text_fits_eighty_columns(remote: NotebookNode) -> None:
     for one in remote.cells:
         if one.cell_type == "code":
-            assert max([len(line) for line in text_of(one).splitlines()], default=0) <= 80, one.id
+            assert max([len(line) for line in lines_of(one)], default=0) <= 80, one.id
 
 
 def test_nothing_is_left_of_server_and_jobs(remote: NotebookNode, home: Path) -> None:

@@ -49,6 +49,12 @@ def text_of(cell: NotebookNode) -> str:
     return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs)
 
 
+def lines_of(cell: NotebookNode) -> list[str]:
+    """The same in lines."""
+    said = (o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs)
+    return [line for text in said for line in text.splitlines()]
+
+
 def view_of(cell: NotebookNode) -> str:
     (shown,) = (o for o in cell.outputs if "Completed" in o.get("data", {}).get("text/html", ""))
     assert "application/vnd.jupyter.widget-view+json" not in shown.data

@@ -69,7 +69,7 @@ def _wait_in_kernel(job: Job, shell: Any) -> None:
             publish(static_bundle(job.snapshot()), of=live, update=True)
             signs.look()
         took = f"{job.name}: {words.clock(began)} to {words.clock(time.time())}"
-        publish({"text/plain": words.plain(took)}, of=live, update=True)
+        publish({"text/plain": words.fit(words.plain(took), 80)}, of=live, update=True)
     publish(static_bundle(job.snapshot()), of=uuid.uuid4().hex)
 
 
