@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import traceback
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -22,7 +23,7 @@ def run_body(shell: Any, raw_cell: str, body: str, magic: str) -> None:
     if lines[offset:] != body.splitlines():  # the magic was called from code, with a body of its own
         raw_cell, offset = f"{magic}\n{body}", 1
     offset += len(body.splitlines()) - len(body.lstrip("\n\r\t ").splitlines())  # transform_cell() drops them
-    filename = shell.compile.cache(raw_cell, shell.execution_count, raw_code=raw_cell)
+    filename = shell.compile.cache(raw_cell, _number(shell), raw_code=raw_cell)
     try:
         tree = ast.parse(shell.transform_cell(body), filename)
     except SyntaxError as exc:
@@ -34,6 +35,13 @@ def run_body(shell: Any, raw_cell: str, body: str, magic: str) -> None:
     tree = shell.transform_ast(ast.increment_lineno(tree, offset))
     code = shell.compile(tree, filename, "exec")
     exec(code, shell.user_global_ns, shell.user_ns)
+
+
+def _number(shell: Any) -> int:
+    """The number of the cell that runs, as its prompt says it: `execution_count` may be the next one's already."""
+    numbers = getattr(shell.compile, "_filename_map", {})
+    found = [numbers[file] for frame, _ in traceback.walk_stack(None) if (file := frame.f_code.co_filename) in numbers]
+    return int(found[-1] if found else shell.execution_count)
 
 
 def _show_as_in_a_plain_cell(shell: Any, exc: SyntaxError) -> None:
