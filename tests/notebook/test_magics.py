@@ -284,6 +284,16 @@ def test_a_misspelt_method_in_another_cell_is_shown_without_our_frames(shared: K
         assert "Unexpected" not in reply.stdout
 
 
+def test_what_a_cell_declares_has_the_number_of_its_prompt(shared: Kernel) -> None:
+    reply = shared.run("%%sage_submit numbered -o job\n\nenv.from_batch([1]).sink(id)")
+    assert reply.content is not None
+    where = f"'Cell In[{reply.content['execution_count']}], line 3'"
+    assert shared.run("job.snapshot().operators[0].where").result == where
+    wrong = shared.run("%%sage_submit x\nenv.from_batch([1]).print(\n")
+    assert wrong.content is not None
+    assert f"Cell In[{wrong.content['execution_count']}], line 2" in plain(wrong)
+
+
 def test_a_syntax_error_names_the_line_of_the_cell(shared: Kernel) -> None:
     reply = shared.run("%%sage_submit x\n\nenv.from_batch([1]).print(\n")
     assert reply.error is not None
