@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import sys
-import traceback
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -35,7 +34,6 @@ def run_body(shell: Any, raw_cell: str, body: str, magic: str) -> None:
     tree = shell.transform_ast(ast.increment_lineno(tree, offset))
     code = shell.compile(tree, filename, "exec")
     exec(code, shell.user_global_ns, shell.user_ns)
-
 
 
 def _show_as_in_a_plain_cell(shell: Any, exc: SyntaxError) -> None:
