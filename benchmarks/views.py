@@ -20,6 +20,7 @@ __all__ = ["WORKS"]
 
 JOBS = 30
 SECONDS = 5
+SETTLED = 2  # seconds after which the page has drawn the views that are new
 LOAD = f"""
 %load_ext sage_nb
 import asyncio, itertools, time
@@ -48,6 +49,7 @@ def seen():
     return sum(job.progress.operators[0].items_out for job in jobs), time.perf_counter()
 
 async def rate():
+    await asyncio.sleep({SETTLED})
     before, began = seen()
     await asyncio.sleep({SECONDS})
     after, ended = seen()

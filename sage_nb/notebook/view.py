@@ -2,7 +2,7 @@
 
 One widget model per job. A single thread, the pump, sends each live job's whole snapshot, the newest one only:
 eight times a second at most; less often when no view is in sight, or where all together would be too many for the page
-or take more than a fiftieth of a processor. It lives as long as there is a job to watch. When a job ends, its view
+or take more than a sixtieth of a processor. It lives as long as there is a job to watch. When a job ends, its view
 gets the last snapshot, and the cell's output is replaced by HTML and text, which need no kernel.
 
 Flow control. Nothing is queued: a snapshot is made when it is sent, so that a slow page gets fewer of them and none
@@ -44,9 +44,10 @@ __all__ = ["JobView", "settings", "show_job", "static_bundle"]
 _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
 _MESSAGES_PER_SECOND = 45  # with 30 views; what these say of themselves, and is answered, makes it less than 60
-_SHARE = 0.02
+_SHARE = 0.015
 """Of one processor, for the snapshots of all views together."""
-_OUT_OF_SIGHT = 1.0
+_OUT_OF_SIGHT = 5.0
+_UNHEARD = 1.0
 _NOBODY = 10.0
 _GRACE = 15.0  # seconds without a word after which a view counts as gone
 _KEPT_VIEWS = 30
@@ -133,7 +134,7 @@ class JobView:
         if not self._heard and now - self._born < _GRACE:  # the page may still be loading
             return _INTERVAL
         if any(seen for seen, _ in views) and cell_is_running():  # which may keep us from hearing
-            return _OUT_OF_SIGHT
+            return _UNHEARD
         return _OUT_OF_SIGHT if any(now - said < _GRACE for _, said in views) else _NOBODY
 
     def send(self, live: int) -> bool:
