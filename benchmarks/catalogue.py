@@ -119,7 +119,7 @@ RAY_WORKS: Sequence[Work] = (
     ),
     Work(
         "R2  200 × 20 ms of pure Python in two actors; ratio: times faster than one after the other",
-        (Row("R2", "sage_nb", Bound(1.7, least=True)),),
+        (Row("R2", "sage_nb", Bound(1.7, least=True)), Row("R2m", "two bare processes, half each")),
     ),
     Work(
         "R3  a call of a service in an actor, beside one of a bare actor",

@@ -228,7 +228,7 @@ def _with_cluster(measure: Callable[[int], Figure]) -> Callable[[int], Figure]:
 WORKS = {
     "R1": _with_cluster(lambda runs: Chain().measure(runs)),
     "R2": _with_cluster(pool),
-    "R2 bare": cpu.beside_bare,
+    "R2m": cpu.beside_bare,
     "R3": _with_cluster(call),
     "R4": _with_cluster(beside_ray_data),
 }
