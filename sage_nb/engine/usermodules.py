@@ -84,7 +84,8 @@ def sources(reached: Iterable[str] = ()) -> Sources:
         done.add(top)
         files = _tree(top)
         found.update(files)
-        wanted |= {name for _, text, _ in files.values() for name in _imports(text or b"") if _would_be_users(name)}
+        imported = {name for _, text, _ in files.values() for name in _imports(text or b"")}
+        wanted |= {name for name in imported if _would_be_users(name)}
     _refuse_compiled(reached, found)
     return found
 
@@ -95,12 +96,21 @@ def _would_be_users(top: str) -> bool:
         return False
     if top in sys.modules:
         return is_users(top)
+    where = tuple(sys.path)
+    if _SEEN_INSTALLED.get(top) == where:
+        return False
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError, AttributeError):
         return False
     place = _place(spec) if spec else None
+    if place is not None and _is_installed(place):
+        _SEEN_INSTALLED[top] = where
     return place is not None and not _is_installed(place)
+
+
+_SEEN_INSTALLED: dict[str, tuple[str, ...]] = {}
+"""Modules that are not imported and were found to be installed, with the `sys.path` by which: to look takes long."""
 
 
 @lru_cache(maxsize=4096)

@@ -46,6 +46,7 @@ _ORPHAN_GRACE = 15.0  # seconds in which a runner that lost its server cleans up
 _CLOSE_GRACE = 5.0
 _TIDY_EVERY = 600.0
 _LOOK = 1.0
+_FILL_AFTER = 0.05  # seconds: a job that begins has the processors before the next warm runner has them
 
 
 class Core:
@@ -237,7 +238,7 @@ class Core:
                 self._later(self._run_on_ray(job))
             else:
                 self._run(job, self.settings.ray)
-        self.loop.call_soon(self.pool.fill)
+        self.loop.call_later(_FILL_AFTER, self.pool.fill)
 
     async def _run_on_ray(self, job: HostedJob) -> None:
         job.state("starting", why="Ray to start")
