@@ -150,8 +150,10 @@ class JobManager:
         _dispatcher_of(job).start()
 
     def _forget_oldest(self) -> None:
+        if len(self._infos) <= _HISTORY:
+            return
         ended = (key for key in self._infos if key not in self._live)
-        for key in list(islice(ended, max(0, len(self._infos) - _HISTORY))):
+        for key in list(islice(ended, len(self._infos) - _HISTORY)):
             del self._infos[key]
 
     def _changed(self, job: Job) -> None:
@@ -166,6 +168,7 @@ class JobManager:
             info.dispatcher = EndedDispatcher()
             with self._lock:
                 self._live.pop(info.uuid, None)
+                self._forget_oldest()
         job._changed()
 
     @staticmethod

@@ -241,7 +241,7 @@ def test_the_history_is_bounded_and_keeps_what_runs() -> None:
     env.from_batch([1]).collect("out")
     for _ in range(1_010):
         manager.submit_job(env, autostop=True)
-    assert len(manager.jobs) == 1_000
+    until(lambda: len(manager.jobs) == 1_000)  # the last one may be just ending
     assert next(iter(manager.jobs)) == running.uuid
     running.stop()
 
@@ -291,8 +291,7 @@ def test_the_history_keeps_none_of_the_users_objects(ending: str) -> None:
         return job.uuid
 
     uuid = run()
-    gc.collect()
-    assert len(objects) == 0
+    until(lambda: gc.collect() >= 0 and not objects)  # the last of the job's threads may just be ending
     info = manager.jobs[uuid]
     assert info.status == ending
     assert info.snapshot is not None
