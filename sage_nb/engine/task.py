@@ -613,12 +613,14 @@ class Task:
     def _take_turns(self) -> None:
         if self.stage.head != "async":  # its event loop is not to be held
             assert self._made is not None
-            self._turn = self._turn or turns.join(partial(self._made.signal, True))
+            self._turn = self._turn or turns.Turn(partial(self._made.signal, True))
+            self._turn.join()
 
     def _wait_for_turn(self) -> None:
         if self._turn is not None:
             self._turn.take()
-        self.attempt.resumed.wait()
+        if not self.attempt.resumed.is_set():  # what abandons a task may be raised while an event has its lock
+            self.attempt.resumed.wait()
 
     def _look(self) -> None:
         """Leave where nothing more may go on, or nobody wants more. Drop what waits where a stop is overdue."""
@@ -733,10 +735,10 @@ class Task:
                 return False
             self.abandoned = True
             self._freeze(self.position().lines)
+            if self._turn is not None:
+                self._turn.give_up()
             if not self._leaving and self.thread is not None and self.thread.ident is not None:
                 _raise_in(self.thread.ident, LoopEnded)
-            if self._turn is not None:
-                self._turn.free()
         self._end_lanes()
         self.ready.set()
         self.ended.set()
@@ -803,7 +805,7 @@ class Task:
         if made is None or loop is None:
             return [Counts(0, 0)] * len(self.stage.members)
         position = self.position()
-        if position.index is not None:
+        if position.index is not None and (self._turn is None or not self._turn.waits):
             self.looks += 1
             self.seen[position.index] += 1
         return loop.counts(made.read(), position.lines)

@@ -22,8 +22,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
-__all__ = ["Turn", "join"]
+__all__ = ["Turn"]
 
 _FEW = 4
 _LEAST = 2
@@ -32,8 +33,9 @@ _LOOK = 0.01
 _LOOK_IDLE = 0.1
 _TURN = 0.01
 """Seconds of processor time."""
-_WAITS = 0.02
-"""Who uses less than this part of the time between two looks waits for something."""
+_WAITS, _PART = 0.02, 0.3
+"""Who uses less than this part of the time between two looks waits for something; where many run, so much of what
+would be its part."""
 _INTERVAL = 0.001
 
 _lock = threading.RLock()  # what abandons a task is raised in its thread, wherever that is
@@ -42,7 +44,12 @@ _turns: set[Turn] = set()
 
 
 class Turn:
-    """One loop's part. `signal` makes the loop call `take()` soon; any thread may call the rest."""
+    """One loop's part, made on its thread. `signal` makes the loop call `take()` soon.
+
+    The loop calls `join()`, `take()` and `leave()`; any thread may call the rest. What abandons a task is raised in its
+    thread, wherever that is: so what this thread does here can be done twice, or half, and an event is waited for only
+    where it is not set, as that takes a lock.
+    """
 
     __slots__ = ("_clock", "_may_run", "_seen", "held", "is_free", "signal", "spent")
 
@@ -58,22 +65,37 @@ class Turn:
         self._may_run.set()
 
     def take(self) -> None:
-        """Wait for the next turn, where it is not this loop's. Called by the loop."""
-        self._may_run.wait()
+        """Wait for the next turn, where it is not this loop's."""
+        if not self._may_run.is_set():
+            self._may_run.wait()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is another one's turn."""
+        return not self._may_run.is_set()
 
     def free(self) -> None:
         """Never hold it again: it is to end."""
         self.is_free = True
         self._may_run.set()
 
+    def join(self) -> None:
+        """The loop runs from now on."""
+        with _lock:
+            _turns.add(self)
+            _settle()
+
     def leave(self) -> None:
-        """The loop has ended; a second time changes nothing."""
+        """The loop has ended."""
+        if (ending := self.give_up()) is not None:
+            ending.join()
+
+    def give_up(self) -> threading.Thread | None:
+        """The loop does not count any more, whether or not it ends. The thread of a conductor that ends by that."""
         self.free()
         with _lock:
             _turns.discard(self)
-            ending = _settle()
-        if ending is not None:
-            ending.join()
+            return _settle()
 
     def hold(self) -> None:
         self.held = True
@@ -98,22 +120,14 @@ class Turn:
             return self._seen
 
 
-def join(signal: Callable[[], None]) -> Turn:
-    """A loop runs from now on, on this thread."""
-    turn = Turn(signal)
-    with _lock:
-        _turns.add(turn)
-        ending = _settle()
-    assert ending is None
-    return turn
-
-
 def _settle() -> threading.Thread | None:
     """Have a conductor where there are many loops, and none where there are few. The thread of one that ends."""
     global _conductor
     if len(_turns) > _FEW and _conductor is None:
-        _conductor = _Conductor()
-        _conductor.thread.start()
+        begun = _Conductor()
+        with suppress(RuntimeError):  # where no thread can be started, the loops run as they can
+            begun.begin()
+            _conductor = begun
     elif len(_turns) <= _FEW and _conductor is not None:
         ended, _conductor = _conductor, None
         ended.end()
@@ -127,9 +141,13 @@ class _Conductor:
         self._over = threading.Event()
         self._queue: deque[Turn] = deque()
         self._side_by_side = _LEAST
-        self._most = max(_LEAST, os.cpu_count() or 1)
+        self._most = max(_LEAST, _processors())
         self._looked = time.monotonic()
-        self._before = sys.getswitchinterval()
+        self._before = self._set = sys.getswitchinterval()
+
+    def begin(self) -> None:
+        """Raises `RuntimeError` where no thread can be started."""
+        self.thread.start()
         sys.setswitchinterval(min(_INTERVAL, self._before))
         self._set = sys.getswitchinterval()
 
@@ -157,12 +175,14 @@ class _Conductor:
         running = 0
         self._queue = deque(turn for turn in self._queue if turn in _turns and not turn.is_free)
         waiting = set(self._queue)
+        little = min(_WAITS, _PART / max(1, len(_turns) - len(waiting))) * elapsed
         for turn in _turns:
             used = turn.used()
             total += used
             if turn in waiting or turn.is_free:
                 continue
-            turn.held = turn.held and used >= _WAITS * elapsed
+            if used < little:
+                turn.held, turn.spent = False, 0.0
             turn.spent += used
             if turn.spent >= _TURN:
                 turn.spent = 0.0
@@ -173,15 +193,21 @@ class _Conductor:
         self._allow(total / elapsed)
         for _ in range(min(len(self._queue), self._side_by_side - running)):
             self._queue.popleft().let_run()
-        return _LOOK if self._queue or total > _WAITS * elapsed * len(_turns) else _LOOK_IDLE
+        return _LOOK if self._queue or total > _WAITS * elapsed else _LOOK_IDLE
 
     def _allow(self, processors: float) -> None:
-        """Find how many may run, from how many processors all loops have kept busy."""
+        """Find how many may run side by side, from how many processors all loops have kept busy."""
         each = processors / self._side_by_side
-        if (each > 0.8 or processors < 0.7) and self._side_by_side < self._most:
+        if each > 0.8 and self._side_by_side < self._most:
             self._side_by_side += 1
-        elif each < 0.6 and processors > 0.7 and self._side_by_side > _LEAST:
+        elif each < 0.6 and self._side_by_side > _LEAST:
             self._side_by_side -= 1
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 
 
 def _clock_of_this_thread() -> int | None:

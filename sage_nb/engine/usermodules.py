@@ -96,8 +96,8 @@ def _would_be_users(top: str) -> bool:
         return False
     if top in sys.modules:
         return is_users(top)
-    where = tuple(sys.path)
-    if _SEEN_INSTALLED.get(top) == where:
+    where = (os.getcwd(), *sys.path)
+    if _SEEN_INSTALLED.get(top) == where and not _lies_in_users_folder(top):
         return False
     try:
         spec = importlib.util.find_spec(top)
@@ -110,7 +110,13 @@ def _would_be_users(top: str) -> bool:
 
 
 _SEEN_INSTALLED: dict[str, tuple[str, ...]] = {}
-"""Modules that are not imported and were found to be installed, with the `sys.path` by which: to look takes long."""
+"""Modules that are not imported and were found to be installed, with the folders by which: to look takes long."""
+
+
+def _lies_in_users_folder(top: str) -> bool:
+    """Whether there is something of that name in a folder of `sys.path` that is the user's: it may be new."""
+    folders = (folder or os.curdir for folder in sys.path if not folder or not _is_installed(os.path.join(folder, "")))
+    return any(os.path.exists(os.path.join(folder, f"{top}{ending}")) for folder in folders for ending in ("", ".py"))
 
 
 @lru_cache(maxsize=4096)

@@ -23,6 +23,7 @@ __all__ = ["INTERRUPT_GRACE", "Job"]
 _TICK = 0.05  # an interrupt of an awaiting cell is seen only when the event loop turns
 _LOOK = 0.2  # a signal that comes just before a thread blocks does not wake it, so nothing blocks for longer
 _TURN = 0.01
+_LATEST_SHARE = 10.0
 INTERRUPT_GRACE = 2.0
 
 
@@ -213,8 +214,8 @@ class Job:
     async def stream(self, name: str) -> AsyncIterator[Any]:
         """The items of `collect(name)`, from the first one on, as they come; ends with the job.
 
-        With `latest=True`, the newest item of each key that there is, then each that is newer: where several came for
-        a key before the loop looked again, the last of them.
+        With `latest=True`, the newest item of each key that there is, then each that is newer and another object: where
+        several came for a key before the loop looked again, the last of them.
 
         Raises the job's exception after the last item where the job failed. Leaving the loop leaves the job alone;
         an interrupt while the loop waits for an item stops it. Of a job on a server, a loop that takes its time holds
@@ -264,16 +265,19 @@ class Job:
         told: dict[Any, Any] = {}
         while True:
             ended = self._dispatcher.done.is_set()
-            before, told, turned = told, result.newest.copy(), time.monotonic()
-            for key, item in told.items():
-                if key not in before or before[key] is not item:
-                    yield item
-                    if time.monotonic() - turned > _TURN:
-                        await self._turn(0)
-                        turned = time.monotonic()
+            began = time.monotonic()
+            before, told = told, result.newest.copy()
+            newer = [item for key, item in told.items() if key not in before or before[key] is not item]
+            turned = time.monotonic()
+            pause = max(_TURN, _LATEST_SHARE * (turned - began))  # a large table takes long to look through
+            for item in newer:
+                yield item
+                if time.monotonic() - turned > _TURN:
+                    await self._turn(0)
+                    turned = time.monotonic()
             if ended:
                 return
-            await self._turn(_TURN)
+            await self._turn(pause)
 
     async def _turn(self, seconds: float) -> None:
         """Let the event loop go on with other things; an interrupt meanwhile stops the job."""

@@ -40,12 +40,14 @@ class Held:
     def let_go(self) -> None:
         """Pass on what waits. On a thread whose output goes to the same cell."""
         with self._lock:  # what comes meanwhile waits for its turn
-            while self._waiting:
-                try:
-                    self._waiting.popleft()()
-                except Exception:  # noqa: BLE001 - one display that cannot be sent must not keep the others back
-                    traceback.print_exc()
-            self.waits = False
+            try:
+                while self._waiting:
+                    try:
+                        self._waiting.popleft()()
+                    except Exception:  # noqa: BLE001 - one display that cannot be sent must not keep the others back
+                        traceback.print_exc()
+            finally:  # also where the cell is interrupted
+                self.waits = False
 
 
 next_held: ContextVar[Held | None] = ContextVar("sage_nb_next_held", default=None)

@@ -35,7 +35,9 @@ _CLASSES: dict[str, type] = {
 }
 _OF_NAMES: dict[str, type] = {"results": Result, "dead_letters": Letters}
 """What there is by name in a job."""
-_KEY = re.compile(r"""([A-Za-z_]\w*(?:\.\w+)*)\[\s*(?:(['"])((?:(?!\2).)*))?$""")
+_KEY = re.compile(r"""(?<![\w.])([A-Za-z_]\w*(?:\.\w+)*)\[\s*(?:(['"])((?:(?!\2).)*))?$""")
+_KEY_REACH = 300
+"""Characters before the cursor in which a key begins: to look through a long line takes long."""
 _SUBMITS = re.compile(r"\s*%%sage_submit\b")
 _DEEPEST = 20
 _LAYOUT = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
@@ -65,7 +67,7 @@ class Members:
         lines = context.full_text.split("\n")[: context.cursor_line + 1]
         after = lines[-1][context.cursor_position :]
         lines[-1] = lines[-1][: context.cursor_position]
-        if (key := _KEY.search(lines[-1])) is not None:
+        if (key := _KEY.search(lines[-1][-_KEY_REACH:])) is not None:
             fragment, found = self._keys(key, after)
         else:
             fragment, found = self._members("\n".join(lines))

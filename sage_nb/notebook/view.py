@@ -44,6 +44,7 @@ __all__ = ["JobView", "settings", "show_job", "static_bundle"]
 _STATIC = Path(__file__).parent / "static"
 _INTERVAL = 0.125
 _MESSAGES_PER_SECOND = 45  # with 30 views; what these say of themselves, and is answered, makes it less than 60
+_SEEN_WITHIN = 1.0
 _SHARE = 0.015
 """Of one processor, for the snapshots of all views together."""
 _OUT_OF_SIGHT = 5.0
@@ -94,6 +95,9 @@ class JobView:
         self._heard = False
         self._born = time.monotonic()
         self._last: float = 0.0
+        self.cost = 0.0
+        """Seconds of processor time that a snapshot takes, about."""
+        self._status = ""
         self._saved_due = self._born + _SAVED_FIRST
         self._ended = False
         snapshot, pictures = _in_two(job.snapshot())
@@ -121,10 +125,11 @@ class JobView:
         self._job._listen(self._job_changed)
         _pump.add(self)
 
-    def due(self, stretch: float) -> float:
-        """The moment, on the monotonic clock, at which the next snapshot may go out; `stretch`: times as late as if
-        this view were the only one."""
-        return self._last + self.interval() * stretch
+    def due(self, crowd: float, load: float) -> float:
+        """The moment, on the monotonic clock, at which the next snapshot may go out: `crowd` times as late as if this
+        view were the only one, and `load` times, but then within a second where somebody looks."""
+        interval = self.interval()
+        return self._last + max(interval * crowd, min(interval * load, max(interval, _SEEN_WITHIN)))
 
     def interval(self) -> float:
         """Seconds between two snapshots."""
@@ -142,9 +147,9 @@ class JobView:
         job = self._job
         if job is None:
             return True
-        ended = job.status in ENDED
+        ended, began = job.status in ENDED, time.thread_time()
         snapshot = job.snapshot()
-        self._last = time.monotonic()
+        self._last, self._status = time.monotonic(), snapshot.status
         plain, pictures = _in_two(snapshot)
         if pictures != self._widget.pictures:
             self._widget.pictures = pictures
@@ -155,6 +160,7 @@ class JobView:
         elif self._last >= self._saved_due:
             self._saved_due = self._last + max(_SAVED_EVERY, live * _SAVED_SPACING)
             self._widget.saved = static_bundle(snapshot)
+        self.cost += (time.thread_time() - began - self.cost) / 4
         return ended
 
     def tell(self, text: str) -> None:
@@ -167,6 +173,8 @@ class JobView:
         return self._job is None or self._job.status in ENDED
 
     def _job_changed(self, job: Job) -> None:
+        if job.status != self._status:
+            self._last = 0.0  # that is seen at once
         _pump.wake()
         if self._ended and job._dispatcher.clean.is_set():
             job._unlisten(self._job_changed)
@@ -245,8 +253,6 @@ class _Pump:
         self._kept: list[JobView] = []
         self._woken = threading.Event()
         self._thread: threading.Thread | None = None
-        self._cost = 0.0
-        """Seconds of processor time that a snapshot takes, about."""
 
     def add(self, view: JobView) -> None:
         with self._lock:
@@ -272,21 +278,20 @@ class _Pump:
                     self._thread = None
                     return
                 live = list(self._live)
-            rate = sum(1 / view.interval() for view in live)
-            stretch = max(1.0, rate / _MESSAGES_PER_SECOND, rate * self._cost / _SHARE)
+            rates = [1 / view.interval() for view in live]
+            crowd = max(1.0, sum(rates) / _MESSAGES_PER_SECOND)
+            load = sum(rate * view.cost for rate, view in zip(rates, live, strict=True)) / _SHARE
             now = time.monotonic()
             for view in live:
-                if view.ended() or now >= view.due(stretch):
+                if view.ended() or now >= view.due(crowd, load):
                     self._send(view, len(live))
-            wait = min((view.due(stretch) for view in live), default=now) - time.monotonic()
+            wait = min((view.due(crowd, load) for view in live), default=now) - time.monotonic()
             if wait > 0:
                 self._woken.wait(wait)
 
     def _send(self, view: JobView, live: int) -> None:
-        began = time.thread_time()
         try:
             last = view.send(live)
-            self._cost += (time.thread_time() - began - self._cost) / 8
         except Exception as exc:  # noqa: BLE001 - one view that cannot be sent must not end all others
             view.tell(f"its view could not be sent, and is given up: {headline(exc)}")
             last = True

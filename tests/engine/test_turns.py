@@ -90,6 +90,23 @@ def test_loops_whose_functions_wait_hold_nobody_up() -> None:
             job.stop()
 
 
+def test_a_task_that_is_given_up_counts_no_more() -> None:
+    """Laws 3 and 4: five sources that do not come back leave no conductor behind."""
+    go_on = threading.Event()
+    jobs = []
+    for _ in range(6):
+        env = LocalEnvironment("stuck")
+        env.from_source(go_on.wait).sink(id)
+        jobs.append(env.submit())
+    until(lambda: len(conductors()) == 1)
+    before = sys.getswitchinterval()
+    for job in jobs:
+        job.stop(0.01)
+    until(lambda: conductors() == [])
+    assert sys.getswitchinterval() > before
+    go_on.set()
+
+
 def test_a_job_that_waits_for_its_turn_stops_and_pauses_like_any_other() -> None:
     jobs = running(MANY)
     for job in jobs:
