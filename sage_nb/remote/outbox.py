@@ -16,7 +16,7 @@ import time
 from collections import deque
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import is_not, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -134,6 +134,13 @@ class Outbox:
         """Of an item that could not travel, so that none behind it is sent. The job may have ended before."""
         self.held = False
         """Whether the server has no room for results before somebody reads them."""
+        self.log_keeps = 1 << 30
+        """Bytes of what was sent that the server keeps at least, but for a quarter of them: what is older may go."""
+        self._logged = 0
+        """Bytes of all records that were sent."""
+        self._whole_from = 0
+        """Where, in these, began what was last sent whole of each `show`."""
+        self._whole_size = 0
         self.gone = False
         """Whether the server is gone: nothing can be told any more, and nobody is held up."""
 
@@ -286,7 +293,9 @@ class Outbox:
             self._send_snapshot()
 
     def _send(self, kind: int, head: protocol.Head | None, body: list[Buffer] | None = None) -> None:
-        self._connection.send(kind, b"" if head is None else _encode(head), *(body or []))
+        pieces = [b"" if head is None else _encode(head), *(body or [])]
+        self._logged += protocol.RECORD.size + sum(map(size_of, pieces))
+        self._connection.send(kind, *pieces)
 
     def _send_words(self) -> None:
         while True:
@@ -300,6 +309,7 @@ class Outbox:
                 self._shows = {name: [] for name in self._shows}
                 self._letters.clear()
                 self._failure = None
+                self._whole_from, self._whole_size = self._logged, 0
             self._send(kind, head, body)
 
     def _send_items(self, outlet: Outlet) -> None:
@@ -320,27 +330,39 @@ class Outbox:
         """The items of each `show` as they are now, where they are others than before; where only the newest of each
         key is kept, those that are others. At the end, also those that may have been changed since they were sent."""
         assert self._run is not None
+        whole, begin = self._is_whole_due(last), self._logged
         for name, before in self._shows.items():
             if self._words:
                 return
             result = self._run.results[name]
             items = result.to_list()
-            changed = [n for n, one in enumerate(items) if n >= len(before) or one is not before[n]]
+            self._shows[name] = items
             if isinstance(result, Latest):
-                self._shows[name] = items
-                self._send_newest(name, items, changed)
-                if last:
-                    sent = set(changed)
-                    again = [n for n, one in enumerate(items) if n not in sent and not _is_fixed(one)]
-                    self._send_newest(name, items, again, again=True)
-            elif changed or len(items) != len(before):
-                self._shows[name] = items
+                self._send_latest(name, items, before, whole, last)
+            elif whole or len(items) != len(before) or any(map(is_not, items, before)):
                 self._send_chunk(protocol.Results(name, 0, len(items), False), items)
+        if whole:
+            self._whole_from, self._whole_size = begin, self._logged - begin
+
+    def _is_whole_due(self, last: bool) -> bool:
+        """Whether all has to be sent once more, as the server may soon let go of what was sent. What is large is not,
+        before twice as much has been sent, but for the end."""
+        most = self.log_keeps // 2
+        return self._logged - self._whole_from >= (most if last else max(most, 2 * self._whole_size))
+
+    def _send_latest(self, name: str, items: list[Any], before: list[Any], whole: bool, last: bool) -> None:
+        changed = [n for n, one in enumerate(items) if n >= len(before) or one is not before[n]]
+        self._send_newest(name, items, changed)
+        if whole or last:
+            sent = set(changed)
+            again = [n for n, one in enumerate(items) if n not in sent and (whole or not _is_fixed(one))]
+            self._send_newest(name, items, again, again=True)
 
     def _send_newest(self, name: str, items: list[Any], numbers: list[int], *, again: bool = False) -> None:
         for first in range(0, len(numbers), _MOST):
             at = numbers[first : first + _MOST]
-            self._send_chunk(protocol.Results(name, first, len(at), False, at, again), [items[n] for n in at])
+            head = protocol.Results(name, first, len(at), False, at, again, len(items))
+            self._send_chunk(head, [items[n] for n in at])
 
     def _send_chunk(self, head: protocol.Results, items: list[Any]) -> int:
         """Send items, and give their size in bytes. Where one of them cannot travel, those before it are sent, and the
