@@ -53,6 +53,11 @@ _TICK = 0.05
 _SOON = 0.02
 _SNAPSHOTS = 0.125
 _UNWATCHED = 1.0
+_AGAIN = 1.0
+"""Seconds after which items that may have been changed in place are sent again, or more: not above `_AGAIN_SIZE` bytes
+a second, and for a twentieth of the time."""
+_AGAIN_SIZE = 1 << 20
+_AGAIN_SHARE = 20
 _encode = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 
@@ -113,6 +118,9 @@ class Outbox:
         self._outlets: list[Outlet] = []
         self._shows: dict[str, list[Any]] = {}
         """By the name of a `show`, and of what is `latest=True`, the items that were sent last."""
+        self._came: dict[str, int] = {}
+        """By the name of what is `latest=True`, the items that had come when those that may change were sent."""
+        self._next_again: dict[str, float] = {}
         self._job: Job | None = None
         self._run: Dispatcher | None = None
         self._thread: threading.Thread | None = None
@@ -308,6 +316,7 @@ class Outbox:
                     outlet.begin_anew()
                 self._shows = {name: [] for name in self._shows}
                 self._letters.clear()
+                self._came.clear()
                 self._failure = None
                 self._whole_from, self._whole_size = self._logged, 0
             self._send(kind, head, body)
@@ -328,9 +337,10 @@ class Outbox:
 
     def _send_shows(self, *, last: bool = False) -> None:
         """The items of each `show` as they are now, where they are others than before; where only the newest of each
-        key is kept, those that are others. At the end, also those that may have been changed since they were sent."""
+        key is kept, those that are others, and now and then those that may have been changed since they were sent."""
         assert self._run is not None
         whole, begin = self._is_whole_due(last), self._logged
+        counts = self._counts()
         for name, before in self._shows.items():
             if self._words:
                 return
@@ -338,7 +348,7 @@ class Outbox:
             items = result.to_list()
             self._shows[name] = items
             if isinstance(result, Latest):
-                self._send_latest(name, items, before, whole, last)
+                self._send_latest(name, items, before, whole, last, counts.get(name, 0))
             elif whole or len(items) != len(before) or any(map(is_not, items, before)):
                 self._send_chunk(protocol.Results(name, 0, len(items), False), items)
         if whole:
@@ -350,13 +360,29 @@ class Outbox:
         most = self.log_keeps // 2
         return self._logged - self._whole_from >= (most if last else max(most, 2 * self._whole_size))
 
-    def _send_latest(self, name: str, items: list[Any], before: list[Any], whole: bool, last: bool) -> None:
+    def _counts(self) -> dict[str, int]:
+        """By the name of what is `latest=True`, the items that have come."""
+        assert self._run is not None
+        names = {op.id: op.spec.name for op in self._run.operators if op.kind in RESULTS and op.spec.latest}
+        found = dict.fromkeys(names.values(), 0)
+        for task in self._run.all_tasks if names else ():
+            for id, one in task.counts().items():
+                if id in names:
+                    found[names[id]] += one.items_in
+        return found
+
+    def _send_latest(self, name: str, items: list[Any], before: list[Any], whole: bool, last: bool, came: int) -> None:
         changed = [n for n, one in enumerate(items) if n >= len(before) or one is not before[n]]
         self._send_newest(name, items, changed)
-        if whole or last:
+        began, size = time.monotonic(), self._logged
+        due = self.watched and came != self._came.get(name) and began >= self._next_again.get(name, 0.0)
+        if whole or last or due:
             sent = set(changed)
             again = [n for n, one in enumerate(items) if n not in sent and (whole or not _is_fixed(one))]
             self._send_newest(name, items, again, again=True)
+            now = time.monotonic()
+            pause = max(_AGAIN, (now - began) * _AGAIN_SHARE, (self._logged - size) / _AGAIN_SIZE)
+            self._came[name], self._next_again[name] = came, now + pause
 
     def _send_newest(self, name: str, items: list[Any], numbers: list[int], *, again: bool = False) -> None:
         for first in range(0, len(numbers), _MOST):
@@ -374,6 +400,8 @@ class Outbox:
             body = pack_buffers(_dumps(items))
         except ShippingError as exc:
             if len(items) == 1:
+                if head.again and not self._run.done.is_set():
+                    return 0  # it may be changing right now, and is sent once more at the end
                 self._cannot_travel(head.name, items[0], exc)
                 return 0
             half = len(items) // 2

@@ -86,6 +86,26 @@ def test_an_object_that_was_changed_and_came_again_is_here_as_it_is_there(
     assert [item["last"] for item in asyncio.run(main())] == [0, 1, 2, 3, 4, 7]  # what did not change came once
 
 
+def test_an_object_that_is_changed_in_place_is_live_here_as_there(env: RemoteEnvironment, tmp_path: Path) -> None:
+    waits = {3: tmp_path / "go", 6: tmp_path / "end"}
+
+    def tally(total: list[int], n: int) -> list[int]:
+        if n in waits:
+            waits_for(waits[n], n)
+        total.append(n)
+        return total
+
+    env.from_batch(range(8)).map(lambda n: [n] if n == 0 else n).keyby(lambda n: 0).reduce(tally).collect(
+        "out", latest=True
+    )
+    job = env.submit()
+    until(lambda: job.results["out"] == [[0, 1, 2]])
+    waits[3].touch()
+    until(lambda: job.results["out"] == [[0, 1, 2, 3, 4, 5]])
+    waits[6].touch()
+    assert job.wait().results["out"] == [[*range(8)]]
+
+
 def test_forty_thousand_keys_come(env: RemoteEnvironment) -> None:
     env.from_batch(range(80_000)).keyby(lambda n: n % 40_000).collect("out", latest=True)
     assert env.submit(autostop=True).results["out"] == list(range(40_000, 80_000))
