@@ -269,6 +269,7 @@ class Core:
             ray=ray,
             ray_token=self._cluster.token if entry.backend == "ray" and self._cluster.is_private else None,
             memory_limit=self.settings.bytes_of("memory_limit"),
+            spool_limit=self.settings.bytes_of("spool_limit") or Run.spool_limit,
         )
         begins = self.loop.create_task(self._begin(job, runner, order))
         self._begins.add(begins)

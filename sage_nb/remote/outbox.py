@@ -16,7 +16,7 @@ import time
 from collections import deque
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
+from operator import is_not, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,6 +53,11 @@ _TICK = 0.05
 _SOON = 0.02
 _SNAPSHOTS = 0.125
 _UNWATCHED = 1.0
+_AGAIN = 1.0
+"""Seconds after which items that may have been changed in place are sent again, or more: not above `_AGAIN_SIZE` bytes
+a second, and for a twentieth of the time."""
+_AGAIN_SIZE = 1 << 20
+_AGAIN_SHARE = 20
 _encode = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
 
@@ -113,6 +118,9 @@ class Outbox:
         self._outlets: list[Outlet] = []
         self._shows: dict[str, list[Any]] = {}
         """By the name of a `show`, and of what is `latest=True`, the items that were sent last."""
+        self._came: dict[str, int] = {}
+        """By the name of what is `latest=True`, the items that had come when those that may change were sent."""
+        self._next_again: dict[str, float] = {}
         self._job: Job | None = None
         self._run: Dispatcher | None = None
         self._thread: threading.Thread | None = None
@@ -134,6 +142,13 @@ class Outbox:
         """Of an item that could not travel, so that none behind it is sent. The job may have ended before."""
         self.held = False
         """Whether the server has no room for results before somebody reads them."""
+        self.log_keeps = 1 << 30
+        """Bytes of what was sent that the server keeps at least, but for a quarter of them: what is older may go."""
+        self._logged = 0
+        """Bytes of all records that were sent."""
+        self._whole_from = 0
+        """Where, in these, began what was last sent whole of each `show`."""
+        self._whole_size = 0
         self.gone = False
         """Whether the server is gone: nothing can be told any more, and nobody is held up."""
 
@@ -286,7 +301,9 @@ class Outbox:
             self._send_snapshot()
 
     def _send(self, kind: int, head: protocol.Head | None, body: list[Buffer] | None = None) -> None:
-        self._connection.send(kind, b"" if head is None else _encode(head), *(body or []))
+        pieces = [b"" if head is None else _encode(head), *(body or [])]
+        self._logged += protocol.RECORD.size + sum(map(size_of, pieces))
+        self._connection.send(kind, *pieces)
 
     def _send_words(self) -> None:
         while True:
@@ -299,7 +316,9 @@ class Outbox:
                     outlet.begin_anew()
                 self._shows = {name: [] for name in self._shows}
                 self._letters.clear()
+                self._came.clear()
                 self._failure = None
+                self._whole_from, self._whole_size = self._logged, 0
             self._send(kind, head, body)
 
     def _send_items(self, outlet: Outlet) -> None:
@@ -318,29 +337,58 @@ class Outbox:
 
     def _send_shows(self, *, last: bool = False) -> None:
         """The items of each `show` as they are now, where they are others than before; where only the newest of each
-        key is kept, those that are others. At the end, also those that may have been changed since they were sent."""
+        key is kept, those that are others, and now and then those that may have been changed since they were sent."""
         assert self._run is not None
+        whole, begin = self._is_whole_due(last), self._logged
+        counts = self._counts()
         for name, before in self._shows.items():
             if self._words:
                 return
             result = self._run.results[name]
             items = result.to_list()
-            changed = [n for n, one in enumerate(items) if n >= len(before) or one is not before[n]]
+            self._shows[name] = items
             if isinstance(result, Latest):
-                self._shows[name] = items
-                self._send_newest(name, items, changed)
-                if last:
-                    sent = set(changed)
-                    again = [n for n, one in enumerate(items) if n not in sent and not _is_fixed(one)]
-                    self._send_newest(name, items, again, again=True)
-            elif changed or len(items) != len(before):
-                self._shows[name] = items
+                self._send_latest(name, items, before, whole, last, counts.get(name, 0))
+            elif whole or len(items) != len(before) or any(map(is_not, items, before)):
                 self._send_chunk(protocol.Results(name, 0, len(items), False), items)
+        if whole:
+            self._whole_from, self._whole_size = begin, self._logged - begin
+
+    def _is_whole_due(self, last: bool) -> bool:
+        """Whether all has to be sent once more, as the server may soon let go of what was sent. What is large is not,
+        before twice as much has been sent, but for the end."""
+        most = self.log_keeps // 2
+        return self._logged - self._whole_from >= (most if last else max(most, 2 * self._whole_size))
+
+    def _counts(self) -> dict[str, int]:
+        """By the name of what is `latest=True`, the items that have come."""
+        assert self._run is not None
+        names = {op.id: op.spec.name for op in self._run.operators if op.kind in RESULTS and op.spec.latest}
+        found = dict.fromkeys(names.values(), 0)
+        for task in self._run.all_tasks if names else ():
+            for id, one in task.counts().items():
+                if id in names:
+                    found[names[id]] += one.items_in
+        return found
+
+    def _send_latest(self, name: str, items: list[Any], before: list[Any], whole: bool, last: bool, came: int) -> None:
+        changed = [n for n, one in enumerate(items) if n >= len(before) or one is not before[n]]
+        self._send_newest(name, items, changed)
+        began, size = time.monotonic(), self._logged
+        due = self.watched and came != self._came.get(name) and began >= self._next_again.get(name, 0.0)
+        if whole or last or due:
+            sent = set(changed)
+            again = [n for n, one in enumerate(items) if n not in sent and (whole or not _is_fixed(one))]
+            self._send_newest(name, items, again, again=True)
+            now = time.monotonic()
+            pause = max(_AGAIN, (now - began) * _AGAIN_SHARE, (self._logged - size) / _AGAIN_SIZE)
+            self._came[name], self._next_again[name] = came, now + pause
 
     def _send_newest(self, name: str, items: list[Any], numbers: list[int], *, again: bool = False) -> None:
         for first in range(0, len(numbers), _MOST):
             at = numbers[first : first + _MOST]
-            self._send_chunk(protocol.Results(name, first, len(at), False, at, again), [items[n] for n in at])
+            head = protocol.Results(name, first, len(at), False, at, again, len(items))
+            self._send_chunk(head, [items[n] for n in at])
 
     def _send_chunk(self, head: protocol.Results, items: list[Any]) -> int:
         """Send items, and give their size in bytes. Where one of them cannot travel, those before it are sent, and the
@@ -352,6 +400,8 @@ class Outbox:
             body = pack_buffers(_dumps(items))
         except ShippingError as exc:
             if len(items) == 1:
+                if head.again and not self._run.done.is_set():
+                    return 0  # it may be changing right now, and is sent once more at the end
                 self._cannot_travel(head.name, items[0], exc)
                 return 0
             half = len(items) // 2

@@ -131,7 +131,9 @@ class Results(Head, frozen=True):
     at: list[int] | None = None
     """With `latest=True`, the number of each item's key, in the order in which the keys first came."""
     again: bool = False
-    """Whether these were sent before, and may have been changed since."""
+    """Whether these were sent before: they may have been changed since, or the log may not have them any more."""
+    total: int = 0
+    """With `latest=True`, how many keys there are."""
 
 
 class Lines(Head, frozen=True):

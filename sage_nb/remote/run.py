@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -97,6 +98,9 @@ class RemoteRun:
         self._position: int | None = None
         self._why_lost: str | None = None
         self._skipped: dict[str, int] = {}
+        self._keys: dict[str, int] = {}
+        """Of what keeps the newest item of each key, how many there are."""
+        self._told_missing: set[str] = set()
         if declared is not None:
             self._declare(declared)
 
@@ -228,6 +232,7 @@ class RemoteRun:
         self._tell()
 
     def caught_up(self) -> None:
+        self._tell_missing()
         self.has_past.set()
 
     def lost(self, why: str) -> None:
@@ -305,6 +310,7 @@ class RemoteRun:
         letters.names = getattr(self.dead_letters, "names", frozenset())
         self.dead_letters = letters
         self._skipped.clear()
+        self._keys.clear()
         self.info.restart_count = head.attempt - 1
         if head.server:
             self._newest = None
@@ -329,12 +335,12 @@ class RemoteRun:
         result = self.results.get(head.name)
         if result is None:
             cls = Result if head.at is None else Latest
-            result = cls(head.name, "collect" if head.kept else "show", None if head.kept else head.count)
+            seen = {one.name: one.kind for one in self._picture.results}
+            kind = seen.get(head.name, "collect" if head.kept else "show")
+            result = cls(head.name, kind, None if head.kept else head.count)
             self.results = Results({**self.results, head.name: result})
         if isinstance(result, Latest):
-            for number, item in zip(head.at or (), items, strict=True):
-                if not (head.again and _is_same(result.newest.get(number), item)):
-                    result.newest[number] = item  # they stand in the order of their keys, and the keys are not told
+            self._keep_newest(result, head, items)
             return
         if not head.kept:
             result.clear()
@@ -342,6 +348,30 @@ class RemoteRun:
             self._skipped[head.name] = self._skipped.get(head.name, 0) + missing
             self.say(f"the first {missing:,} items of {head.name!r} are not kept by the server any more", "WARNING")
         result.extend(items)
+
+    def _keep_newest(self, result: Latest, head: protocol.Results, items: list[Any]) -> None:
+        """The keys are not told, only their numbers; one who came late may hear of a number after a higher one."""
+        self._keys[head.name] = head.total
+        newest = result.newest
+        fresh = {
+            number: item
+            for number, item in zip(head.at or (), items, strict=True)
+            if not (head.again and number in newest and _is_same(newest[number], item))
+        }
+        highest = next(reversed(newest), -1)
+        if any(number < highest and number not in newest for number in fresh):
+            result.newest = dict(sorted({**newest, **fresh}.items(), key=itemgetter(0)))
+        else:
+            newest.update(fresh)
+
+    def _tell_missing(self) -> None:
+        """Of keys whose newest items the server has let go of."""
+        for name, total in self._keys.items():
+            missing = total - len(self.results[name])
+            if missing > 0 and name not in self._told_missing:
+                self._told_missing.add(name)
+                which = f"{missing:,} of the {total:,} rows of {name!r}"
+                self.say(f"{which} are not kept by the server any more", "WARNING")
 
     async def _fetch_code(self) -> None:
         """Have the classes that the job's own code defines: this process may be another one than made it."""
@@ -425,6 +455,7 @@ class RemoteRun:
         self._end(status, clean=head.clean)
 
     def _end(self, status: str, *, clean: bool) -> None:
+        self._tell_missing()
         self.status = status  # type: ignore[assignment]
         self.info.status, self.info.last_update = status, time.time()
         self.info.stop_time = self.info.stop_time or time.time()

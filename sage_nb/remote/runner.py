@@ -61,6 +61,8 @@ class Run(msgspec.Struct, frozen=True):
     """What the cluster of `ray` asks for."""
     memory_limit: int | None = None
     """Bytes of address space."""
+    spool_limit: int = 1 << 30
+    """Bytes that the job's log keeps."""
 
 
 class _Terminated(BaseException):
@@ -101,6 +103,7 @@ class _Runner:
             raise _Terminated
 
     def _begin(self, order: Run) -> None:
+        self._outbox.log_keeps = order.spool_limit
         if order.memory_limit is not None:
             resource.setrlimit(resource.RLIMIT_AS, (order.memory_limit, order.memory_limit))
         if order.folder is not None and os.path.isdir(order.folder):
