@@ -18,7 +18,7 @@ BUILD := .build
 
 say = @printf '==> %s\n' '$(1)'
 
-.PHONY: help demo test test-all lab bench bench-ray bench-server bench-views lint format lock clean
+.PHONY: help demo test test-all lab bench bench-ray bench-server bench-views pictures lint format lock clean
 
 help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r target text; do \
@@ -53,6 +53,9 @@ bench-server: $(READY) ## Measure jobs on a JobManager server: latencies, throug
 
 bench-views: $(READY) ## Measure live views of thirty jobs in JupyterLab: throughput, messages, clicks, Stop
 	@$(PYTHON) -m benchmarks --views $(ARGS)
+
+pictures: $(READY) ## Take the pictures of the README anew
+	@$(PYTHON) -m tools.pictures
 
 lint: $(READY) $(NODE_READY) ## Check style and types
 	$(call say,ruff check)
