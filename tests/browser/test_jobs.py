@@ -208,7 +208,7 @@ def test_a_row_says_when_its_job_was_started(table: Table) -> None:
     table.update(row("began", started=1.7e9), row("waits", status="queued", started=None))
     began = table.page.locator(".sage-began")
     said = table.page.evaluate("() => new Date(1.7e12).toTimeString().slice(0, 5)")
-    expect(began).to_have_text([said, ""])
+    expect(began).to_have_text([f"at {said}", ""])
     expect(began.first).to_have_attribute("title", re.compile(r"^Started .*2023.*\d\d:\d\d"))
 
 

@@ -73,7 +73,7 @@ function rowNode(job, { kit, onCommand, commands }) {
     set(node, { "data-status": status, "data-amiss": Boolean(row.reason) });
     set(head, { title: row.uuid.slice(0, 8), "aria-expanded": offered("show") && String(!slot.hidden) });
     set(facts[0], { title: [row.path, row.place].filter(Boolean).join(": ") });
-    say(facts[4], row.started === null ? "" : words.clock(row.started).slice(0, 5));
+    say(facts[4], row.started === null ? "" : `at ${words.clock(row.started).slice(0, 5)}`);
     set(facts[4], { title: row.started !== null && `Started ${new Date(row.started * 1000).toLocaleString()}` });
     track.update(status, row.fraction);
     for (const { node: button, command, label, can } of buttons) {
