@@ -140,7 +140,7 @@ def test_prints_of_jobs_that_have_no_view_yet_wait_for_nothing(shared: Kernel) -
 def test_threads_of_the_users_that_a_context_is_copied_to_print_there_as_well(shared: Kernel) -> None:
     code = (
         "%%sage_submit threads -o job\nimport asyncio\n"
-        "async def there(n):\n    await asyncio.to_thread(print, 'there', n)\n    return n\n"
+        "async def there(n):\n    await asyncio.to_thread(print, f'there {n}')\n    return n\n"
         "env.from_batch(range(5)).map_async(there).sink(lambda n: None)"
     )
     job = shared.run(code, cell_id="threads")
