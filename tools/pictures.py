@@ -78,8 +78,7 @@ def main() -> int:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=BROWSER_ARGS)
             context = browser.new_context(viewport={"width": 1280, "height": 1000}, device_scale_factor=2)
-            page = LabPage(server, context.new_page(), Path(folder))
-            page._workspace = "shop"  # which the notebook's name begins with
+            page = LabPage(server, context.new_page(), Path(folder), workspace="shop")
             page.open([LOAD, SALES, FORM, PANEL], "sales.ipynb").run_cell(0)
             _take(page)
             browser.close()

@@ -159,9 +159,10 @@ class LabServer:
 
 
 class LabPage:
-    """One browser page with one notebook in it. Cells are counted from 0, markdown ones too."""
+    """One browser page with one notebook in it, in a `workspace` of its own, which notebooks' names begin with. Cells
+    are counted from 0, markdown ones too."""
 
-    def __init__(self, lab: LabServer, page: Page, shots: Path) -> None:
+    def __init__(self, lab: LabServer, page: Page, shots: Path, workspace: str | None = None) -> None:
         self.lab = lab
         self.page = page
         self.name = ""
@@ -171,7 +172,7 @@ class LabPage:
         self.others: list[LabPage] = []
         """Pages in browsers of their own, which are closed with this one."""
         self._shots = shots
-        self._workspace = secrets.token_hex(4)
+        self._workspace = workspace or secrets.token_hex(4)
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.console_errors.append(str(error)))
         page.on("request", self._on_request)
