@@ -161,7 +161,11 @@ class Job:
         try:
             return _wait(self._dispatcher.done, timeout)
         except KeyboardInterrupt:
-            raise shown_at_caller(KeyboardInterrupt(self._interrupted())) from None
+            raise self._waiter_interrupted() from None
+
+    def _waiter_interrupted(self) -> KeyboardInterrupt:
+        """What to raise where what waits for the job is interrupted, which stops the job where that is so."""
+        return shown_at_caller(KeyboardInterrupt(self._interrupted()))
 
     def _interrupted(self) -> str:
         """What waits for the job is interrupted: stop the job where that is so, and say what became of it."""

@@ -29,13 +29,19 @@ _SIGN_EVERY = 300.0
 
 
 def wait_at_cell_end(job: Job, shell: Any, cell: Cell) -> None:
-    """Show the job until it ends. Raises the job's exception where it failed."""
+    """Show the job until it ends. Raises the job's exception where it failed.
+
+    An interrupt raises `KeyboardInterrupt`, wherever it comes, and stops a job that ends with its waiter.
+    """
     __tracebackhide__ = True
-    if cell.kernel:
-        _wait_in_kernel(job, shell)
-    else:
-        _wait_in_terminal(job)
-    job.wait()
+    try:
+        if cell.kernel:
+            _wait_in_kernel(job, shell)
+        else:
+            _wait_in_terminal(job)
+        job.wait()
+    except KeyboardInterrupt:
+        raise job._waiter_interrupted() from None
 
 
 class _Signs:

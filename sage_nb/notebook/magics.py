@@ -179,6 +179,7 @@ class SageMagics(Magics):
         check_output("sage_submit", args.output)
         here = current_cell(self.shell)
         env: SubmittingEnvironment | None = None
+        job: Job | None = None
         try:
             self._check_place(args, cell)
             env = self._named_environment(args.name) if cell is None else None
@@ -192,6 +193,8 @@ class SageMagics(Magics):
         except (SageError, Missing) as exc:
             raise UsageError(self._one_line(exc)) from None
         except KeyboardInterrupt:
+            if job is not None:
+                raise job._waiter_interrupted() from None
             if env is not None:
                 env.stop(INTERRUPT_GRACE)
             raise
@@ -201,8 +204,7 @@ class SageMagics(Magics):
             elif args.wait:
                 job.wait()
         except KeyboardInterrupt:
-            job.stop(INTERRUPT_GRACE)
-            raise
+            raise job._waiter_interrupted() from None
 
     @magic_arguments()
     @argument("job", metavar="ID", help=_ID)

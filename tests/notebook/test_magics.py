@@ -456,6 +456,30 @@ def test_an_interrupted_waiting_cell_stops_its_job(shared: Kernel) -> None:
     assert shared.run("job.status").result == "'stopped'"
 
 
+SLOW_DISPLAYS = """
+def slow(message):
+    if message["header"]["msg_type"] == "display_data":
+        print("a display is under way", flush=True)
+        time.sleep(60)
+    return message
+
+get_ipython().display_pub.register_hook(slow)
+"""
+
+
+def test_a_headless_cell_that_is_interrupted_while_it_shows_its_job_says_so_at_its_own_line(kernel: Start) -> None:
+    k = kernel()
+    k.run(PARTS + SLOW_DISPLAYS)
+    headless = k.start(ENDLESS, allow_stdin=False)
+    k.until(lambda: "under way" in headless.stdout)
+    k.interrupt()
+    reply = k.wait(headless, 10)
+    at_users_own_line(reply)
+    assert reply.error is not None
+    assert "was stopped, as what waited for it was interrupted" in reply.error[1]
+    assert k.run("job.status").result == "'stopped'"
+
+
 @pytest.mark.parametrize("blocked", [False, True])
 def test_a_kernel_restart_runs_the_services_cleanup(kernel: Start, blocked: bool) -> None:
     """Law 3: also where a cell waits, and where the source does not answer."""
