@@ -1,14 +1,15 @@
-"""A column by its name, where an operator takes a function that gives a value of an item."""
+"""Columns by name: where an operator takes a function that gives a value of an item, and for the parts of tuples."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from sage_nb.errors import PipelineError
 from sage_nb.pipeline.batches import record_of
 from sage_nb.pipeline.spelling import nearest
 
-__all__ = ["NO_FIELD", "Field", "as_function"]
+__all__ = ["NO_FIELD", "Field", "Named", "as_function", "check_names"]
 
 NO_FIELD = (KeyError, TypeError, IndexError)
 """What `item[name]` raises where there is none, or the item is none to look in."""
@@ -47,3 +48,38 @@ class Field:
 def as_function(given: Any) -> Any:
     """What is called with an item: a name stands for the column of that name."""
     return Field(given) if isinstance(given, str) else given
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """`Named(("store", "total"))(("Rome", 3))` is `{"store": "Rome", "total": 3}`."""
+
+    columns: tuple[str, ...]
+
+    @property
+    def __name__(self) -> str:
+        return "named"
+
+    def __call__(self, item: Any) -> dict[str, Any]:
+        if not isinstance(item, (tuple, list)):
+            raise TypeError(f"{self} names the parts of a tuple; this item is of type {type(item).__name__}")
+        if len(item) != len(self.columns):
+            raise ValueError(f"{self} names {len(self.columns)} parts; this item has {len(item)}")
+        return dict(zip(self.columns, item, strict=True))
+
+    def __str__(self) -> str:
+        return f"named({', '.join(map(repr, self.columns))})"
+
+
+def check_names(columns: tuple[Any, ...]) -> Named:
+    """What names the parts of a tuple. Raises `PipelineError` where these are no names, or one is there twice."""
+    if not columns:
+        raise PipelineError("named: give a name for each part of an item, such as named('store', 'total')")
+    for column in columns:
+        if not isinstance(column, str):
+            hint = f"; write named({', '.join(map(repr, column))})" if isinstance(column, (tuple, list)) else ""
+            raise PipelineError(f"named: a column's name is a string, not {column!r}{hint}")
+    twice = next((column for n, column in enumerate(columns) if column in columns[:n]), None)
+    if twice is not None:
+        raise PipelineError(f"named: {twice!r} is there twice; each column needs a name of its own")
+    return Named(columns)

@@ -130,7 +130,8 @@ class Graph:
     def claim_result(self, name: str, kind: str) -> None:
         """Reserve the name of a result. Raises `DuplicateNameError` where it is taken."""
         if not isinstance(name, str) or not name.strip():
-            raise PipelineError(f"{kind}: a result's name is a string of at least one character, not {name!r}")
+            hint = "; how many rows it has is rows=" if kind == "show" else ""
+            raise PipelineError(f"{kind}: a result's name is a string of at least one character, not {name!r}{hint}")
         if name in self.results:
             raise DuplicateNameError(f"{kind}: another result is called {name!r} already; choose another name")
         self.results.add(name)

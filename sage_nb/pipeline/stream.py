@@ -13,6 +13,7 @@ function fails: `"fail"` ends the job, `"skip"` counts and drops the item, `"dea
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +34,7 @@ from sage_nb.pipeline.checks import (
     settings_of,
     without_self,
 )
-from sage_nb.pipeline.fields import as_function
+from sage_nb.pipeline.fields import as_function, check_names
 from sage_nb.pipeline.files import CsvSink, JsonlSink, ParquetSink, check_target, is_written
 from sage_nb.pipeline.graph import Operator, Settings
 from sage_nb.pipeline.missing import STREAM, missing
@@ -104,6 +105,13 @@ class DataStream:
                 fn, *args, name=name, parallelism=parallelism, executor=executor, on_error=on_error, **kw
             )
         return self._function("map", fn, args, kw, name, settings_of("map", parallelism, executor, on_error, ray=ray))
+
+    def named(self, *columns: str, name: str | None = None, on_error: str | None = None) -> Any:
+        """Make each item, a tuple or list of so many parts, a dict with these keys: a row with columns of these names.
+
+        `keyby("store").sum("price").named("store", "total")` makes `{"store": "Rome", "total": 9.5}` of each sum.
+        """
+        return self.map(check_names(columns), name=name, on_error=on_error)
 
     def filter(
         self,
@@ -319,23 +327,29 @@ class DataStream:
         self._add("print", str(prefix), name, "print")
         return self
 
-    def collect(self, name: str, *, latest: bool = False) -> Self:
+    def collect(self, name: str | None = None, *, latest: bool = False) -> Self:
         """Keep all items as `job.results[name]`. The one operator whose memory grows with the stream.
+
+        Without a name it is called like the operator whose items these are.
 
         With `latest=True`, behind a `keyby`, only the newest item of each key, in the order in which the keys first
         came; memory grows with the number of keys.
         """
+        name = self._result_name(name)
         self._result("collect", ResultSpec(name, None, self._latest("collect", name, latest)))
         return self
 
-    def show(self, name: str, rows: int | None = None, *, latest: bool = False) -> Self:
+    def show(self, name: str | None = None, rows: int | None = None, *, latest: bool = False) -> Self:
         """Keep the last `rows` items, 10 unless given, as `job.results[name]`, and show them while the job runs.
+
+        Without a name it is called like the operator whose items these are.
 
         With `latest=True`, behind a `keyby`, keep what `collect(name, latest=True)` does: the table has a row for each
         key, which changes as its items come; `rows` is how many it has at most, 200 unless given.
         """
         if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
             raise PipelineError(f"show: rows is a whole number, 1 or more, not {rows!r}")
+        name = self._result_name(name)
         newest = self._latest("show", name, latest)
         self._result("show", ResultSpec(name, rows or (_LATEST_ROWS if newest else _ROWS), newest))
         return self
@@ -365,6 +379,12 @@ class DataStream:
         return self._file("to_parquet", ParquetSink, path, {"rows_per_group": rows_per_group}, name)
 
     # How it is done
+
+    def _result_name(self, given: str | None) -> str:
+        """What a result is called that was given no name: like its stream, with a number where that is taken."""
+        results = self._env._graph.results
+        numbered = (self.name if n == 1 else f"{self.name} {n}" for n in itertools.count(1))
+        return next(name for name in numbered if name not in results) if given is None else given
 
     def _result(self, kind: str, spec: ResultSpec) -> None:
         graph = self._env._graph

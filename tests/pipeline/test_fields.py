@@ -1,14 +1,15 @@
-"""Columns by name: of `keyby` and of values."""
+"""Columns by name: of `keyby` and of values, and the parts of tuples."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
-from sage_nb import LocalEnvironment, SignatureError, Tumbling
+from sage_nb import LocalEnvironment, PipelineError, SignatureError, Tumbling
 from tests.support import errors, ran
 
 SALES = [("tea", 3), ("coffee", 5), ("tea", 4)]
@@ -106,3 +107,55 @@ def test_a_name_is_no_function_elsewhere() -> None:
     for declare in (stream.map, stream.filter, stream.sink, stream.keyby("a").reduce):
         with pytest.raises(SignatureError, match="not str"):
             declare("a")
+
+
+def test_parts_of_tuples_have_names_in_tables_and_files(tmp_path: Path) -> None:
+    env = LocalEnvironment("named")
+    totals = env.from_batch(SALES).keyby(lambda sale: sale[0]).sum(lambda sale: sale[1]).named("what", "total")
+    totals.collect("all").show(latest=True).to_csv(tmp_path / "totals.csv")
+    job = env.submit(autostop=True)
+    assert job.results["all"] == [{"what": what, "total": total} for what, total in RUNNING]
+    assert list(job.results["named"].to_pandas().columns) == ["what", "total"]
+    assert [row["total"] for row in job.results["named"]] == [7, 5]
+    assert (tmp_path / "totals.csv").read_text().splitlines() == ["what,total", "tea,3", "coffee,5", "tea,7"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ((), "give a name for each part"),
+        ((["a", "b"],), r"not \['a', 'b'\]; write named\('a', 'b'\)"),
+        (("a", 1), "is a string, not 1"),
+        (("a", "b", "a"), "'a' is there twice"),
+    ],
+)
+def test_names_that_are_none_are_refused_where_they_are_given(columns: Any, message: str) -> None:
+    with pytest.raises(PipelineError, match=message):
+        LocalEnvironment("names").from_batch([(1, 2)]).named(*columns)
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "message"),
+    [(3, TypeError, "this item is of type int"), ((1, 2, 3), ValueError, "names 2 parts; this item has 3")],
+)
+def test_what_does_not_fit_the_names_is_told(item: Any, error: type[Exception], message: str) -> None:
+    env = LocalEnvironment("unfit")
+    env.from_batch([(1, 2), item]).named("a", "b", on_error="skip").collect("fit")
+    env.from_batch([(1, 2), item]).named("a", "b").collect("out")
+    with pytest.raises(error, match=message) as caught:
+        env.submit(autostop=True)
+    assert "operator 'named_2' (map), test_fields.py, line" in caught.value.__notes__[0]
+
+
+def test_a_result_without_a_name_is_called_like_its_stream() -> None:
+    env = LocalEnvironment("unnamed")
+    doubled = env.from_batch(range(20)).map(lambda x: 2 * x, name="doubled").show().collect()
+    doubled.show(rows=3)
+    job = env.submit(autostop=True)
+    assert {name: len(result) for name, result in job.results.items()} == {
+        "doubled": 10,
+        "doubled 2": 20,
+        "doubled 3": 3,
+    }
+    with pytest.raises(PipelineError, match="not 20; how many rows it has is rows="):
+        LocalEnvironment("rows").from_batch([1]).show(20)  # type: ignore[arg-type]
