@@ -46,7 +46,7 @@ env.register_service("catalogue", Catalogue)
 sales = env.from_batch(orders).map(priced)
 sales.filter(lambda order: order["revenue"] > 80).show("large orders", rows=5)
 by_store = sales.keyby("store").sum("revenue")
-by_store.map(lambda pair: dict(zip(["store", "revenue"], pair))).show("by store", latest=True)
+by_store.named("store", "revenue").show("by store", latest=True)
 """.strip()
 FORM = """
 from typing import Annotated, Literal

@@ -107,6 +107,24 @@ def test_an_order_of_the_panels_own_view_is_sent_once(panel: Panel) -> None:
     assert panel.page.evaluate("() => asked") == orders
 
 
+def test_ended_jobs_can_be_cleared_away(panel: Panel) -> None:
+    clear, jobs = panel.page.get_by_role("button", name="Clear ended"), panel.page.locator(".sage-row .sage-name")
+    panel.tell(row("on"))
+    expect(clear).to_be_hidden()
+    panel.tell(row("on"), row("done", status="completed"), row("broken", status="failed"))
+    panel.page.get_by_role("button", name="done", exact=True).click()
+    clear.click()
+    expect(jobs).to_have_text(["on"])
+    expect(clear).to_be_hidden()
+    panel.tell(row("on", status="completed"), row("done", status="completed"), row("broken", status="failed"))
+    expect(jobs).to_have_text(["on"])
+    expect(clear).to_be_visible()
+    panel.page.reload()
+    panel.page.evaluate(START)
+    panel.tell(row("done", status="completed"), row("broken", status="failed"))
+    expect(panel.page.get_by_text("No jobs yet")).to_be_visible()
+
+
 def test_an_output_that_cannot_be_healed_keeps_no_other_from_it(panel: Panel) -> None:
     panel.page.evaluate(
         """() => {

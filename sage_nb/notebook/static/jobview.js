@@ -177,10 +177,8 @@ export const matches = (row, words) => row.some((cell) => cell.toLowerCase().inc
 
 // ------------------------------------------------------------------ layout, by the rules of `picture.py`
 
-const SPARK_WIDTH = 96, SPARK_HEIGHT = 18;
-const WIDTH = 148;
+const SPARK_WIDTH = 96, SPARK_HEIGHT = 18, WIDTH = 148, SMALLEST = 0.72;
 const PROCESS = "M2.5,2.5h5v5h-5zM3.5,.5v2M6.5,.5v2M3.5,7.5v2M6.5,7.5v2M.5,3.5h2M.5,6.5h2M7.5,3.5h2M7.5,6.5h2";
-const SMALLEST = 0.72;
 
 /** What everything in the picture of a job says, and where it lies. @param {Snapshot} s */
 export function layout({ drawing: { width, height, boxes, edges }, ...s }) {
@@ -193,8 +191,7 @@ export function layout({ drawing: { width, height, boxes, edges }, ...s }) {
     active && (of(start).blocked ?? 0) >= 0.1 && of(end).queued * 2 >= most.get(start));
   const waitedFor = new Set(edges.filter((_, n) => slow[n]).map(({ end }) => end));
   return {
-    width,
-    height,
+    width, height,
     boxes: boxes.map((place) => boxOf(place, of(place.id), waitedFor.has(place.id), s)),
     edges: edges.map((place, n) => ({ ...place, slow: slow[n] })),
   };
@@ -207,15 +204,11 @@ function boxOf(place, op, slow, s) {
   const badge = op.errors ? `${words.shortened(op.errors)} error${op.errors === 1 ? "" : "s"}` : failed ? "failed" : "";
   const busy = active && op.busy !== null ? Math.floor(op.busy * wide) : null;
   return {
-    ...place,
+    ...place, badge, busy, failed, slow,
     flow: words.flow(op),
     rate: active && op.rate ? words.rate(op.rate) : "",
-    busy,
     blocked: active ? Math.min(Math.floor((op.blocked ?? 0) * wide), wide - (busy ?? 0)) : 0,
-    badge,
     waiting: active && op.queued ? waitingOf(op.queued, badge) : "",
-    slow,
-    failed,
   };
 }
 
@@ -334,11 +327,7 @@ export function speaker(el, send, lose, look = () => {}) {
   const id = `view-${Math.random().toString(36).slice(2, 10)}`;
   let visible = true;
   function tell(/** @type {any} */ said) {
-    try {
-      send(said);
-    } catch {
-      lose();
-    }
+    try { send(said); } catch { lose(); }
   }
   const view = (/** @type {any} */ said = { visible }) => tell({ command: "view", id, ...said });
   const unwatch = watchSight(el, (now) => {
