@@ -246,14 +246,15 @@ class Task:
             self.inbox.cut()
 
     def play(self, opened: bool) -> None:
-        """Run the loop, unless opening failed or a stop came, and leave.
+        """Run the loop, unless opening failed, and leave. Where a stop has come, a source gives nothing any more; what
+        it gave before, to a task that has not begun, is on its way.
 
         What `abandon()` raises comes up once, at any line of this thread, this file's own included; so each step can
         be begun again.
         """
         while not self._gone:
             try:
-                if opened and not self.attempt.is_stopping():
+                if opened and not (self.inbox is None and self.attempt.is_stopping()):
                     opened = False
                     self._take_turns()
                     self.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +180,29 @@ def test_what_a_source_gave_before_a_stop_reaches_the_sink_or_is_told(place: str
     given = counts(job)["numbers"][1]
     assert len(taken) + waiting == given, f"{given} given, {len(taken)} taken, {waiting} told: {job.notes}"
     assert counts(job)["taken"][0] == len(taken)
+
+
+@pytest.mark.parametrize(("options", "runs"), [({"parallelism": 40}, 12), ({"executor": "process"}, 2)])
+def test_what_a_source_gave_before_a_stop_reaches_tasks_that_have_not_begun_by_then(
+    options: dict[str, Any], runs: int
+) -> None:
+    for _ in range(runs):
+        taken: list[int] = []
+        given = threading.Event()
+        env = LocalEnvironment("early")
+        env.from_batch(tell_of, 200, given, name="numbers").map(lambda n: n, **options).sink(taken.append)
+        with ending(env.submit()) as job:
+            assert given.wait(20)
+            job.stop()
+        assert len(taken) == counts(job)["numbers"][1], job.notes
+
+
+def tell_of(count: int, given: threading.Event) -> Iterator[int]:
+    """Numbers without end; says when so many were given."""
+    for n in itertools.count():
+        yield n
+        if n == count:
+            given.set()
 
 
 @pytest.mark.parametrize("options", [{}, {"parallelism": 2}, {"executor": "process"}], ids=["fused", "two", "process"])
