@@ -16,19 +16,15 @@ from tests.leaks import Leaks
 from tests.support import until
 
 HERE = Path(__file__).parent
-PARTS = ("engine", "servers", "kernels", "browser", "ray")
+PARTS = ("inside", "outside", "ray")
 ALL = os.environ.get("SAGE_NB_TESTS") == "all"
-PART_OF = {
-    "browser": "browser", "jupyter": "kernels", "notebook": "kernels", "faults": "servers", "jobs": "servers",
-    "remote": "servers",
-}  # fmt: skip
 STARTS_RAY = {"test_docs", "test_on_ray", "test_ray_notebook"}
 # Tests of these run pipelines in this process, and each must leave it as it was.
 CHECKED_FOR_LEAKS = {"engine", "faults", "jobs", "parity", "pipeline"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--part", choices=PARTS, help="a part of all, by what it drives")
+    parser.addoption("--part", choices=PARTS, help="what drives kernels or browsers, what runs on Ray, or the rest")
 
 
 def pytest_configure() -> None:
@@ -61,9 +57,8 @@ def part_of(item: pytest.Item) -> str:
     """What it is a part of. Ray does not start where others take the processor."""
     if is_on_ray(item) or item.path.stem in STARTS_RAY:
         return "ray"
-    if item.path.parent == HERE:
-        return "kernels"
-    return PART_OF.get(item.path.relative_to(HERE).parts[0], "engine")
+    outside = any(is_in(item, folder) for folder in ("browser", "jupyter", "notebook")) or item.path.parent == HERE
+    return "outside" if outside else "inside"
 
 
 def is_in(item: pytest.Item, folder: str) -> bool:

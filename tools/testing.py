@@ -1,8 +1,8 @@
-"""Runs all tests: in four parts at the same time, as most of them wait for other processes most of the time.
+"""Runs all tests: in two halves at the same time, as most of them wait for other processes most of the time.
 
-`python -m tools.testing [ARGS]`. With arguments it is `pytest ARGS`, all in one. Without, the first part's
-output is shown as it comes, and that of the others when all are done. What runs on Ray comes after that: a cluster does
-not start where others take the processor. The last line counts all.
+`python -m tools.testing [ARGS]`. With arguments it is `pytest ARGS`, all in one. Without, what drives kernels or
+browsers runs beside everything else, and its output comes when both are done. What runs on Ray comes after that: a
+cluster does not start where others take the processor. The last line counts all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 __all__ = ["main"]
 
-TOGETHER = (("servers", "engine", "kernels", "browser"), ("ray",))
+TOGETHER = (("inside", "outside"), ("ray",))
 """What `--part` takes, see `tests/conftest.py`; those of a group run at the same time."""
 _COUNTED = re.compile(r"(\d+) (passed|failed|errors?|skipped)")
 _PYTEST = [sys.executable, "-m", "pytest"]
