@@ -26,6 +26,7 @@ _FIRST_UPDATE = 10.0
 _UPDATE_EVERY = 2.0
 _FIRST_SIGN = 10.0
 _SIGN_EVERY = 300.0
+_OURS = "sage_nb: "
 
 
 def wait_at_cell_end(job: Job, shell: Any, cell: Cell) -> None:
@@ -56,7 +57,7 @@ class _Signs:
         """Print one where it is time."""
         if time.monotonic() - self._began >= self._due:
             self._due += min(self._due, _SIGN_EVERY)
-            print(f"sage_nb: {render_line(self._job.snapshot())}", file=sys.stderr, flush=True)
+            print(f"{_OURS}{render_line(self._job.snapshot(), 80 - len(_OURS))}", file=sys.stderr, flush=True)
 
 
 def _wait_in_kernel(job: Job, shell: Any) -> None:

@@ -44,8 +44,8 @@ def render_text(snapshot: JobSnapshot, width: int = 80, *, at: float | None = No
     return "\n\n".join("\n".join(line.rstrip() for line in lines) for lines in sections if lines)
 
 
-def render_line(snapshot: JobSnapshot) -> str:
-    """The job in one line of at most 80 columns: state, name, how far it is."""
+def render_line(snapshot: JobSnapshot, width: int = 80) -> str:
+    """The job in one line of at most `width` columns: state, name, how far it is."""
     percent = words.percent(snapshot.fraction) if snapshot.fraction is not None and _is_live(snapshot) else ""
     left = words.ends_in(snapshot.eta) if snapshot.eta is not None and snapshot.status == "running" else ""
     elapsed, _, speed, _, attempt = words.facts(snapshot)
@@ -54,9 +54,9 @@ def render_line(snapshot: JobSnapshot) -> str:
     name = words.fit(words.plain(snapshot.name), 24)
     for parts in ([percent, items, speed, elapsed, left], [percent, items, elapsed, left], [percent, elapsed]):
         line = "  ".join(part for part in (state, name, attempt, *parts) if part)
-        if words.cell_width(line) <= 80:
+        if words.cell_width(line) <= width:
             break
-    return words.fit(line, 80)
+    return words.fit(line, width)
 
 
 def render_error(error: ErrorView, width: int = 80) -> str:

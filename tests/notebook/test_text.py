@@ -23,6 +23,7 @@ def test_no_line_is_wider_than_asked_for(name: str, width: int) -> None:
 def test_the_line_has_at_most_80_columns_and_begins_with_the_state(name: str) -> None:
     """The one-line view fits a terminal and says the state and the name."""
     line = render_line(SAMPLES[name])
+    assert cell_width(render_line(SAMPLES[name], 71)) <= 71
     assert "\n" not in line
     assert cell_width(line) <= 80
     assert SAMPLES[name].name[:10] in line
