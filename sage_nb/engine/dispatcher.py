@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
@@ -547,10 +547,10 @@ class Dispatcher:
     def _report_left(self) -> None:
         """Name what was on its way when a stop came, what was dropped, and what let nothing through."""
         for task in self.all_tasks:
-            left = task.left() if self._outcome == "stopped" else 0
-            if left > 0:
+            waited = Counter({task.name: max(0, task.left())}) + Counter(task.held_back)
+            for name, left in waited.items() if self._outcome == "stopped" else ():
                 items = "an item" if left == 1 else f"{left:,} items"
-                self.say(f"the stop came before {items} that waited for {task.name!r}", "WARNING")
+                self.say(f"the stop came before {items} that waited for {name!r}", "WARNING")
         late: dict[int, int] = {}
         for task in self.all_tasks:
             for id, count in task.late().items():

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sage_nb.engine import turns
-from sage_nb.engine.batches import length
+from sage_nb.engine.batches import Batcher, length
 from sage_nb.engine.building import Built, build
 from sage_nb.engine.channels import Inbox, Lane
 from sage_nb.engine.failure import Failure, describe_site, explain, headline, loop_frames, user_line
@@ -152,6 +152,8 @@ class Task:
         self._lock = threading.Lock()
         self._final: list[Counts] | None = None
         self._late: dict[int, int] | None = None
+        self.held_back: dict[str, int] = {}
+        """How many items wait in vain for the rest of their batch, by the operator's name; known once it has left."""
         self._is_cut = False
 
     def __repr__(self) -> str:
@@ -200,8 +202,7 @@ class Task:
         """Run the loop to its end, and say how it ended."""
         try:
             lines = self._through()
-            if not self.attempt.is_stopping():  # what a stop cuts short is not complete
-                self._finish()
+            self._finish(self.attempt.is_stopping())
         except LoopEnded as end:
             lines = _lines(loop_frames(end.__traceback__))
             end.__traceback__ = None
@@ -270,6 +271,8 @@ class Task:
                 _raise_in(threading.get_ident(), None)  # nor may what it has raised come up in a close()
         self._freeze([])
         self._late = self.late()
+        if self._takes is not None and not self._takes.all_closed():
+            self.held_back = self._held_back()
         self._end_lanes()
         self.ready.set()
         try:
@@ -284,10 +287,11 @@ class Task:
                 self._gone = True
             self.ended.set()
 
-    def _finish(self) -> None:
-        """The stream has ended: let come out what operators have kept back."""
+    def _finish(self, stopped: bool) -> None:
+        """The stream has ended: let come out what operators have kept back. Where a stop has cut it short, what waits
+        for the rest of its batch is on its way like anything else; windows are not complete."""
         for i, built in enumerate(self._built):
-            if built.finish is not None:
+            if built.finish is not None and not (stopped and (self.is_cut() or not isinstance(built.other, Batcher))):
                 self.emit(i, built.finish())
 
     def _end_lanes(self) -> None:
@@ -824,6 +828,11 @@ class Task:
         if self.stage.head == "async":  # what is awaited is not through before it has settled
             return came - sum(lane.done for lane in inbox.lanes)
         return came - self._counts()[0].items_out
+
+    def _held_back(self) -> dict[str, int]:
+        """How many items wait for the rest of their batch, by the operator's name."""
+        found = [(self._op(i), built.other) for i, built in enumerate(self._built) if isinstance(built.other, Batcher)]
+        return {op.name: batcher.pending for op, batcher in found if op is not None and batcher.pending}
 
     def blocked(self) -> float:
         """Seconds for which the task was held because the next ones had no room."""

@@ -397,7 +397,15 @@ class _Links:
             Say.COUNTS,
             pack(
                 *(counts, task.errors, task.looks, task.seen, [list(times) for times in task.times]),
-                *(task.fraction(), position.index, site, closing, task.late(), task.blocked(), self._dropped),
+                *(
+                    task.fraction(),
+                    position.index,
+                    site,
+                    closing,
+                    task.late(),
+                    task.blocked(),
+                    self._dropped + sum(task.held_back.values()),
+                ),
             ),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import re
 import threading
 import time
@@ -150,10 +151,19 @@ def stands(job: Job) -> bool:
 # Items on their way
 
 
+def at_leisure(batch: Any) -> Any:
+    """Longer than what is on its way has time after a stop, at times."""
+    time.sleep(random.choice([0, 0.3]))
+    return batch
+
+
 ON_THE_WAY: dict[str, Callable[[Any], Any]] = {
     "one boundary": lambda stream: stream.map(lambda n: n, parallelism=2),
     "two boundaries": lambda stream: stream.map(lambda n: n, parallelism=2).filter(lambda n: True, parallelism=3),
     "keys": lambda stream: stream.keyby(lambda n: n % 9).map(lambda n: n, parallelism=3),
+    "batches": lambda stream: stream.map_batches(lambda batch: batch, size=16),
+    "slow batches": lambda stream: stream.map_batches(at_leisure, size=160, parallelism=2),
+    "batches in a process": lambda stream: stream.map_batches(at_leisure, size=160, executor="process"),
     "a process": lambda stream: stream.map(lambda n: n, executor="process"),
     "a pool": lambda stream: stream.map(lambda n: n, executor="process", parallelism=2),
 }
