@@ -152,44 +152,39 @@ def layout(job: JobSnapshot) -> dict[str, Any]:
     return {"width": found.width, "height": found.height, "boxes": parts(found.boxes), "edges": parts(found.edges)}
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_the_picture_is_the_one_of_python(view: View, name: str) -> None:
+def test_the_picture_is_the_one_of_python(view: View) -> None:
     """Places, outlines, edges, names, counters and facts are the same in both languages, for every sample."""
     view.show("created")
-    theirs = view.page.evaluate("snapshot => module.layout(snapshot)", SAMPLES[name].to_dict())
-    assert theirs == layout(SAMPLES[name])
-    facts = view.page.evaluate("snapshot => module.words.facts(snapshot)", SAMPLES[name].to_dict())
-    assert facts == words.facts(SAMPLES[name])
-    sample = SAMPLES[name]
-    said = view.page.evaluate(
-        """s => [s.rates.length ? module.words.trend(s) : null, module.sparkPath(s.rates),
-               s.results.map(one => module.words.extent(one, one.rows.length))]""",
-        sample.to_dict(),
-    )
-    assert said == [
-        words.trend(sample) if sample.rates else None,
-        picture.spark_path(sample.rates),
-        [words.extent(one, len(one.rows)) for one in sample.results],
-    ]
-    assert view.page.evaluate("snapshot => module.words.at(snapshot)", SAMPLES[name].to_dict()) == words.at(
-        SAMPLES[name]
-    )
-    assert view.page.evaluate("snapshot => module.pictureAlt(snapshot)", SAMPLES[name].to_dict()) == (
-        picture.pipeline_alt(SAMPLES[name])
-    )
+    for name, sample in SAMPLES.items():
+        theirs = view.page.evaluate(
+            """s => ({
+                layout: module.layout(s), facts: module.words.facts(s), spark: module.sparkPath(s.rates),
+                trend: s.rates.length ? module.words.trend(s) : null, at: module.words.at(s), alt: module.pictureAlt(s),
+                extents: s.results.map(one => module.words.extent(one, one.rows.length)),
+            })""",
+            sample.to_dict(),
+        )
+        assert theirs == {
+            "layout": layout(sample),
+            "facts": words.facts(sample),
+            "spark": picture.spark_path(sample.rates),
+            "trend": words.trend(sample) if sample.rates else None,
+            "at": words.at(sample),
+            "alt": picture.pipeline_alt(sample),
+            "extents": [words.extent(one, len(one.rows)) for one in sample.results],
+        }, name
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_the_tables_are_those_of_python(view: View, name: str) -> None:
+def test_the_tables_are_those_of_python(view: View) -> None:
     """The columns of operators and what they hold, and the tables of dead letters, for every sample."""
     view.show("created")
-    columns = view.page.evaluate("snapshot => module.words.columns(snapshot.operators)", SAMPLES[name].to_dict())
-    assert columns == [column._asdict() for column in words.columns(SAMPLES[name].operators)]
-    letters = view.page.evaluate(
-        "snapshot => snapshot.dead_letters.map(module.words.deadLetters)", SAMPLES[name].to_dict()
-    )
-    ours = [words.dead_letters(one) for one in SAMPLES[name].dead_letters]
-    assert letters == msgspec.json.decode(msgspec.json.encode(ours))
+    for name, sample in SAMPLES.items():
+        columns, letters = view.page.evaluate(
+            "s => [module.words.columns(s.operators), s.dead_letters.map(module.words.deadLetters)]", sample.to_dict()
+        )
+        assert columns == [column._asdict() for column in words.columns(sample.operators)], name
+        ours = [words.dead_letters(one) for one in sample.dead_letters]
+        assert letters == msgspec.json.decode(msgspec.json.encode(ours)), name
 
 
 def test_random_pictures_are_those_of_python(view: View) -> None:

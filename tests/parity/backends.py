@@ -35,14 +35,14 @@ HOW_MANY = os.environ.get("SAGE_NB_TESTS", "")
 def runs(backend: str, number: int) -> tuple[int, ...]:
     """The numbers of instances for the pipeline of that number.
 
-    Where an instance costs an actor, which takes a second to start, one pipeline in ten runs, with two of them, and
+    Where an instance costs an actor, which takes a second to start, one pipeline in sixteen runs, with two of them, and
     few in all ways: the families come one after the other, so that this is some of each. With processes, which take
-    half as long, one in four runs in all ways. `make test-all`, which sets `SAGE_NB_TESTS=all`, has all of them run.
+    half as long, one in eight runs in all ways. `make test-all`, which sets `SAGE_NB_TESTS=all`, has all of them run.
     """
     if HOW_MANY == "all" or backend == "threads":
         return PARALLELISM
     if backend == "server":  # where the stages run as with threads; what is looked at is the way there and back
         return (2,)
     if backend == "ray":
-        return () if number % 10 else PARALLELISM if number % 50 == 0 else (2,)
-    return (2,) if number % 4 else PARALLELISM
+        return () if number % 16 else PARALLELISM if number % 64 == 0 else (2,)
+    return (2,) if number % 8 else PARALLELISM
