@@ -6,7 +6,6 @@ next item; if the user's code does not come back, the dispatcher calls `abandon(
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -30,6 +29,7 @@ from sage_nb.engine.nodes import nodes_of
 from sage_nb.engine.order import Order, in_order
 from sage_nb.engine.outlets import outlet
 from sage_nb.engine.results import Result, Results
+from sage_nb.engine.stacks import stack_of
 from sage_nb.engine.stages import Stage
 from sage_nb.engine.stamps import Stamp
 from sage_nb.engine.takes import Takes
@@ -752,17 +752,15 @@ class Task:
     def position(self) -> Position:
         """Where the task is at this moment; exact where it waits, a sample where it runs."""
         ident = self.thread.ident if self.thread else None
-        frame: FrameType | None = sys._current_frames().get(ident) if ident else None
         sites: list[Site] = []
         lines: list[Line] = []
-        while frame is not None:
-            if frame.f_code.co_filename == FILENAME:
-                if not lines and (at := self._user_line(frame.f_lineno)):
+        for filename, name, line in stack_of(ident) if ident else ():
+            if filename == FILENAME:
+                if not lines and (at := self._user_line(line)):
                     sites.append(at)
-                lines.append((frame.f_code.co_name, frame.f_lineno))
+                lines.append((name, line))
             elif not lines:
-                sites.append(Site(frame.f_code.co_filename, frame.f_lineno))
-            frame = frame.f_back
+                sites.append(Site(filename, line))
         if not lines:
             sites = [at for at in sites if not at.filename.endswith("threading.py")]
         place = self._loop.place_at(lines[0]) if self._loop and lines else None
