@@ -800,6 +800,7 @@ class Dispatcher:
                 for task in list(self._tasks.values()):
                     if task.thread is not None:
                         task.ended.wait()
+                self._report_left()  # the one before, who was given up, does not
                 self._go_on(generation)
             else:
                 self._finish(generation)

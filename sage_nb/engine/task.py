@@ -202,7 +202,8 @@ class Task:
         """Run the loop to its end, and say how it ended."""
         try:
             lines = self._through()
-            self._finish(self.attempt.is_stopping())
+            if not self.attempt.is_stopping():  # what a stop cuts short is not complete
+                self._finish()
         except LoopEnded as end:
             lines = _lines(loop_frames(end.__traceback__))
             end.__traceback__ = None
@@ -271,8 +272,7 @@ class Task:
                 _raise_in(threading.get_ident(), None)  # nor may what it has raised come up in a close()
         self._freeze([])
         self._late = self.late()
-        if self._takes is not None and not self._takes.all_closed():
-            self.held_back = self._held_back()
+        self.held_back = self._held_back()
         self._end_lanes()
         self.ready.set()
         try:
@@ -287,11 +287,10 @@ class Task:
                 self._gone = True
             self.ended.set()
 
-    def _finish(self, stopped: bool) -> None:
-        """The stream has ended: let come out what operators have kept back. Where a stop has cut it short, what waits
-        for the rest of its batch is on its way like anything else; windows are not complete."""
+    def _finish(self) -> None:
+        """The stream has ended: let come out what operators have kept back."""
         for i, built in enumerate(self._built):
-            if built.finish is not None and not (stopped and (self.is_cut() or not isinstance(built.other, Batcher))):
+            if built.finish is not None:
                 self.emit(i, built.finish())
 
     def _end_lanes(self) -> None:
@@ -740,6 +739,7 @@ class Task:
                 return False
             self.abandoned = True
             self._freeze(self.position().lines)
+            self.held_back = self._held_back()
             if self._turn is not None:
                 self._turn.give_up()
             if not self._leaving and self.thread is not None and self.thread.ident is not None:
@@ -828,7 +828,9 @@ class Task:
         return came - self._counts()[0].items_out
 
     def _held_back(self) -> dict[str, int]:
-        """How many items wait for the rest of their batch, by the operator's name."""
+        """How many items wait for the rest of their batch, by the operator's name, where somebody wants them."""
+        if self._takes is None or self._takes.all_closed():
+            return {}
         found = [(self._op(i), built.other) for i, built in enumerate(self._built) if isinstance(built.other, Batcher)]
         return {op.name: batcher.pending for op, batcher in found if op is not None and batcher.pending}
 

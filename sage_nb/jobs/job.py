@@ -129,9 +129,10 @@ class Job:
         has ended, stops the services that `cleanup` kept. Called from the job's own code, it returns at once. Raises
         `JobStateError` where `timeout` is not a number of seconds, 0 or more.
         """
+        had_ended = self._dispatcher.done.is_set()
         self.request_stop(timeout)
         if not self._dispatcher.is_own_thread():
-            _wait(self._dispatcher.clean, None)
+            _wait(self._dispatcher.clean if had_ended else self._dispatcher.done, None)
             self._dispatcher.join()
         return self
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import re
 import threading
 import time
@@ -151,19 +150,13 @@ def stands(job: Job) -> bool:
 # Items on their way
 
 
-def at_leisure(batch: Any) -> Any:
-    """Longer than what is on its way has time after a stop, at times."""
-    time.sleep(random.choice([0, 0.3]))
-    return batch
-
-
 ON_THE_WAY: dict[str, Callable[[Any], Any]] = {
     "one boundary": lambda stream: stream.map(lambda n: n, parallelism=2),
     "two boundaries": lambda stream: stream.map(lambda n: n, parallelism=2).filter(lambda n: True, parallelism=3),
     "keys": lambda stream: stream.keyby(lambda n: n % 9).map(lambda n: n, parallelism=3),
     "batches": lambda stream: stream.map_batches(lambda batch: batch, size=16),
-    "slow batches": lambda stream: stream.map_batches(at_leisure, size=160, parallelism=2),
-    "batches in a process": lambda stream: stream.map_batches(at_leisure, size=160, executor="process"),
+    "batches of two": lambda stream: stream.map_batches(lambda batch: batch, size=160, parallelism=2),
+    "batches in a process": lambda stream: stream.map_batches(lambda batch: batch, size=160, executor="process"),
     "a process": lambda stream: stream.map(lambda n: n, executor="process"),
     "a pool": lambda stream: stream.map(lambda n: n, executor="process", parallelism=2),
 }
@@ -194,6 +187,44 @@ def told(job: Job) -> int:
     """How many items the job says that it has dropped."""
     found = [re.search(r"before (an|[\d,]+) items? that waited", note) for note in job.notes]
     return sum(1 if one[1] == "an" else int(one[1].replace(",", "")) for one in found if one)
+
+
+def paced() -> Iterator[int]:
+    for n in itertools.count():
+        time.sleep(0.0005)
+        yield n
+
+
+def silent_after_fifty() -> Iterator[int]:
+    yield from range(50)
+    time.sleep(1.5)
+
+
+@pytest.mark.parametrize("options", [{}, {"parallelism": 2}, {"executor": "process"}], ids=["fused", "two", "process"])
+@pytest.mark.parametrize("source", [paced, silent_after_fifty])
+def test_what_waits_for_the_rest_of_its_batch_at_a_stop_is_told(source: Any, options: dict[str, Any]) -> None:
+    env = LocalEnvironment("waits")
+    env.from_source(source, name="numbers").map_batches(lambda batch: batch, size=100_000, **options).collect("out")
+    with ending(env.submit()) as job:
+        until(lambda: counts(job)["map_batches"][0] >= 50)
+        job.stop()
+    assert job.results["out"] == []
+    assert told(job) == counts(job)["numbers"][1] >= 50, job.notes
+
+
+def test_what_waits_for_its_batch_behind_an_operator_that_hangs_is_told() -> None:
+    gate = Gate(at=20)
+    env = LocalEnvironment("hangs")
+    hangs = env.from_batch(range(30), name="numbers").map(lambda n: n, parallelism=2).map(gate, parallelism=1)
+    hangs.map_batches(lambda batch: batch, size=100).collect("out")
+    job = env.submit()
+    try:
+        assert gate.reached.wait(LIMIT)
+        until(lambda: counts(job)["numbers"][1] == 30)
+        job.stop(0.3)
+        assert told(job) == 29, job.notes  # and one that hangs
+    finally:
+        gate.open()
 
 
 @pytest.mark.parametrize(("options", "runs"), [({"parallelism": 40}, 12), ({"executor": "process"}, 2)])

@@ -16,6 +16,7 @@ import pytest
 
 from sage_nb import BaseService, FlatMapFunction, LocalEnvironment, MapFunction, SourceFunction, call_service
 from sage_nb.errors import JobStateError
+from tests.support import endless
 
 LIMIT = 30.0
 
@@ -346,3 +347,18 @@ def test_a_slip_in_a_log_line_does_not_fail_the_job(monkeypatch: pytest.MonkeyPa
     env.from_batch([1]).map(Talks).collect("all")
     job = env.submit(autostop=True)
     assert "got" in job.logs()[0].text
+
+
+def test_a_stop_of_a_running_job_returns_where_its_services_are_kept() -> None:
+    calls: list[str] = []
+    env = LocalEnvironment("kept")
+    env.register_service("noted", Noted, "noted", calls)
+    env.from_source(endless).sink(lambda _: None)
+    job = env.submit(cleanup="never")
+    stopping = threading.Thread(target=job.stop, daemon=True)
+    stopping.start()
+    stopping.join(LIMIT)
+    assert not stopping.is_alive()
+    assert (job.status, calls) == ("stopped", [])
+    job.stop()
+    assert calls == ["noted cleaned"]
