@@ -170,13 +170,14 @@ def _draw(screen: Screen, waited: list[Job], *, last: bool = False) -> None:
 
 def _say_failures(jobs: _Jobs) -> int:
     """Say which jobs have failed that nobody was told of."""
-    failed = [job for job in jobs.all() if job._dispatcher.error is not None and not job._told]
+    failed = [job for job in jobs.all() if job._dispatcher.error is not None and not job._info.told]
     for job in failed:
         _say_failure(job)
     return 1 if failed else 0
 
 
 def _say_failure(job: Job) -> None:
+    job._info.told = True
     print(f"sage-nb: job {plain(job.name)} {job.uuid[:8]} {job.status}", file=sys.stderr)
     if (error := job.snapshot().error) is not None:
         print(render_error(error, width(sys.stderr)), file=sys.stderr)

@@ -47,6 +47,8 @@ class JobInfo:
     dispatcher: _DispatcherFace = field(default_factory=EndedDispatcher, repr=False, compare=False)
     snapshot: JobSnapshot | None = field(default=None, repr=False, compare=False)
     """The last description of the job; None until it has ended."""
+    told: bool = field(default=False, repr=False, compare=False)
+    """Whether somebody has been given the job's exception."""
 
     @property
     def runtime(self) -> float:

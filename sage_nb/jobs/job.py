@@ -35,8 +35,6 @@ class Job:
         self._dispatcher = dispatcher
         self._describer = describer
         self._listeners: list[Callable[[Job], None]] = []
-        self._told = False
-        """Whether somebody has been given the job's exception."""
 
     @classmethod
     def attach(
@@ -104,7 +102,7 @@ class Job:
 
     def exception(self) -> BaseException | None:
         """Why the job failed; None where it has not."""
-        self._told = self._told or self._dispatcher.error is not None
+        self._info.told = self._info.told or self._dispatcher.error is not None
         return self._dispatcher.error
 
     def snapshot(self) -> JobSnapshot:
@@ -297,7 +295,7 @@ class Job:
         self._dispatcher.join()
         error = self._dispatcher.error
         if error is not None:
-            self._told = True
+            self._info.told = True
             failure = self._dispatcher.failure
             raise error.with_traceback(failure.traceback if failure else None)
         return self

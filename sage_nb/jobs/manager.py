@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
 from sage_nb.engine.failure import safe_str, safe_text
@@ -71,6 +71,9 @@ def watched() -> bool | None:
 
 class JobManager:
     """Runs jobs in this process. `jobs` maps the uuids of those known now to their records, the oldest first."""
+
+    _says_at_exit: ClassVar[bool] = True
+    """Whether it says on stderr, when Python ends, which jobs have failed that nobody was told of."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -255,6 +258,14 @@ class JobManager:
             _dispatcher_of(job).hurry(_EXIT_LIMIT, reason)
         for job in jobs:
             _dispatcher_of(job).drive(deadline)
+        for info in list(self._infos.values()) if self._says_at_exit and not kernel else ():
+            if info.status == "failed" and not info.told:
+                where = info.snapshot.error.where if info.snapshot and info.snapshot.error else None
+                print(
+                    f"sage_nb: job {info.name!r} has failed, and nobody asked how it ended: {(info.error or '').rstrip(': ')}"
+                    f"{f' ({where})' if where else ''}. To be told, use submit(autostop=True) or job.wait()",
+                    file=sys.stderr,
+                )
 
 
 def _dispatcher_of(job: Job) -> Dispatcher:

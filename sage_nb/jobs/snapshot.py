@@ -193,8 +193,9 @@ class Progress(_View, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """A line for each, below the names of what can be asked of it."""
-        heads = ("name", "kind", "items_in", "items_out", "rate", "busy", "queued", "errors")
-        rows = [heads, *(_counters(op) for op in self.operators)]
+        late = any(op.late for op in self.operators)
+        heads = ("name", "kind", "items_in", "items_out", "rate", "busy", "queued", "errors", *["late"] * late)
+        rows = [heads, *((*_counters(op), *[f"{op.late:,}"] * late) for op in self.operators)]
         sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([*map(str.ljust, row[:2], sizes), *map(str.rjust, row[2:], sizes[2:])]) for row in rows]
         lines += [f"service {plain(service.name)}: {service.state}" for service in self.services]

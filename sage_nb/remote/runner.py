@@ -214,6 +214,8 @@ class _Runner:
 class _Manager(JobManager):
     """Tells the outbox of the one job it has."""
 
+    _says_at_exit = False
+
     def __init__(self, outbox: Outbox) -> None:
         super().__init__()
         self._outbox = outbox

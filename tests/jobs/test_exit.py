@@ -88,6 +88,19 @@ def test_a_script_that_ends_with_a_running_job_cleans_its_services(pipeline: str
     assert code == {"": 0, "sys.exit(3)": 3}.get(ending, 1)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"), [("", 1), ("job.exception()", 0), ("\ntry: job.wait()\nexcept ValueError: pass", 0)]
+)
+def test_a_failure_that_nobody_was_told_of_is_said_when_python_ends(asked: str, said: int) -> None:
+    code = "env = LocalEnvironment('silent')\nenv.from_batch(['1', 'x']).map(int).collect('o')\njob = env.submit()\n"
+    wait = "while job.status != 'failed': time.sleep(0.01)\n"
+    with Script("import time\nfrom sage_nb import LocalEnvironment\n" + code + wait + asked) as script:
+        code, lines, err = script.end()
+    assert (code, lines) == (0, [])
+    assert err.count("sage_nb: job 'silent' has failed, and nobody asked how it ended: ValueError: invalid") == said
+    assert err.count("job.wait()") == said
+
+
 def test_services_that_were_kept_are_cleaned_when_python_ends() -> None:
     with Script(SETUP + "env.from_batch([1]).sink(print)\nenv.submit(autostop=True, cleanup='never')") as script:
         code, lines, err = script.end()
