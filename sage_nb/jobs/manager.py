@@ -261,8 +261,9 @@ class JobManager:
         for info in list(self._infos.values()) if self._says_at_exit and not kernel else ():
             if info.status == "failed" and not info.told:
                 where = info.snapshot.error.where if info.snapshot and info.snapshot.error else None
+                why = (info.error or "").rstrip(": ")
                 print(
-                    f"sage_nb: job {info.name!r} has failed, and nobody asked how it ended: {(info.error or '').rstrip(': ')}"
+                    f"sage_nb: job {info.name!r} has failed, and nobody asked how it ended: {why}"
                     f"{f' ({where})' if where else ''}. To be told, use submit(autostop=True) or job.wait()",
                     file=sys.stderr,
                 )

@@ -191,6 +191,8 @@ class SageMagics(Magics):
                 job = env._submit(args.wait, args.timeout, args.cleanup or self.cleanup)
                 self._show(job, here, args.output)
         except (SageError, Missing) as exc:
+            if here.kernel and not here.watched:  # the log of a run has errors, and not what IPython says of its usage
+                raise
             raise UsageError(self._one_line(exc)) from None
         except KeyboardInterrupt:
             if job is not None:

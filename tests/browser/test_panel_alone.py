@@ -119,10 +119,24 @@ def test_ended_jobs_can_be_cleared_away(panel: Panel) -> None:
     panel.tell(row("on", status="completed"), row("done", status="completed"), row("broken", status="failed"))
     expect(jobs).to_have_text(["on"])
     expect(clear).to_be_visible()
+    panel.page.evaluate("() => socket.onclose()")
+    clear.click()
+    expect(panel.page.locator(".sage-panel[data-lost]")).to_be_visible()
+    panel.tell(row("done", status="running"), row("on", status="completed"))
+    expect(jobs).to_have_text(["done"])
     panel.page.reload()
     panel.page.evaluate(START)
-    panel.tell(row("done", status="completed"), row("broken", status="failed"))
+    panel.tell(row("done", status="completed"), row("broken", status="failed"), row("on", status="completed"))
     expect(panel.page.get_by_text("No jobs yet")).to_be_visible()
+
+
+@pytest.mark.parametrize("kept", ["{", "5", "{}", "null"])
+def test_what_a_browser_has_kept_of_cleared_jobs_may_be_anything(panel: Panel, kept: str) -> None:
+    panel.page.evaluate("kept => localStorage.setItem('sage-nb:cleared', kept)", kept)
+    panel.page.reload()
+    panel.page.evaluate(START)
+    panel.tell(row("done", status="completed"))
+    expect(panel.page.locator(".sage-row .sage-name")).to_have_text(["done"])
 
 
 def test_an_output_that_cannot_be_healed_keeps_no_other_from_it(panel: Panel) -> None:

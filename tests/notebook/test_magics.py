@@ -456,6 +456,19 @@ def test_an_interrupted_waiting_cell_stops_its_job(shared: Kernel) -> None:
     assert shared.run("job.status").result == "'stopped'"
 
 
+def test_a_mistake_in_a_headless_cell_is_an_error_that_a_log_has(shared: Kernel) -> None:
+    reply = shared.run("%%sage_submit\nenv.from_batch([1]).mapp(print)", allow_stdin=False)
+    assert reply.error is not None
+    assert reply.error[0] == "AttributeError"
+    assert "did you mean 'map'?" in reply.error[1]
+    assert re.search(r"^-+> 2 env.from_batch", plain(reply), re.MULTILINE)
+    assert not re.search(r"^File ", plain(reply), re.MULTILINE)
+    reply = shared.run("%%sage_submit\nenv", allow_stdin=False)
+    assert reply.error is not None
+    assert reply.error[0] == "SubmitError"
+    assert "source" in reply.error[1]
+
+
 SLOW_DISPLAYS = """
 def slow(message):
     if message["header"]["msg_type"] == "display_data":

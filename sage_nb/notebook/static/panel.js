@@ -13,8 +13,8 @@ const { ENDED, h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
-const CLEARED = "sage-nb:cleared", WISH = "sage-nb:wish", WISH_MS = 60_000;
-const LOOK_MS = 1000, AGAIN_MS = 10_000;
+const CLEARED = "sage-nb:cleared", CLEARED_MOST = 1000, WISH = "sage-nb:wish", WISH_MS = 60_000, LOOK_MS = 1000,
+  AGAIN_MS = 10_000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
 const LOOKS = { id: ID, class: "sage-panel", role: "region", "aria-label": "Jobs" };
@@ -109,9 +109,10 @@ function connect(connection) {
 function jobsPanel(hub, notebooks, panel) {
   const views = /** @type {Map<string, () => void>} */ (new Map()); // what closes them
   const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
-  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
+  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body", tabindex: -1 });
   const clear = h("button", { type: "button", class: "sage-clear", hidden: true }, "Clear ended");
-  let cleared = new Set(JSON.parse(localStorage.getItem(CLEARED) ?? "[]")), newest = /** @type {any} */ (null);
+  let cleared = /** @type {string[]} */ ([]), newest = /** @type {any} */ (null);
+  try { cleared = Array.from(JSON.parse(localStorage.getItem(CLEARED) ?? "[]"), String); } catch { } // none is known
   const table = mountJobs(body, { kit, onCommand: ({ command, job }) => attempt(() => run(command, job)) });
   panel.node.append(h("header", {}, h("h2", {}, "Jobs"), count, clear), body,
     h("footer", { class: "sage-foot" }, note, h("div", {}, place, start)));
@@ -151,15 +152,16 @@ function jobsPanel(hub, notebooks, panel) {
   }
   start.addEventListener("click", () => attempt(() => hub.ask("POST", "sage-nb/server/start")));
   clear.addEventListener("click", () => { // in this browser's panels; elsewhere they are known still
-    cleared = new Set(hub.rows?.flatMap((row) => (ENDED.has(row.status) ? row.uuid : [])));
-    localStorage.setItem(CLEARED, JSON.stringify([...cleared]));
-    hub.told(newest);
+    const ended = newest.rows.flatMap((/** @type {Row} */ row) => (ENDED.has(row.status) ? row.uuid : []));
+    cleared = [...new Set([...cleared, ...ended])].slice(-CLEARED_MOST);
+    hub.told(newest), body.focus();
+    try { localStorage.setItem(CLEARED, JSON.stringify(cleared)); } catch { } // forgotten with the page
   });
   hub.told = (said) => {
-    set(panel.node, { "data-lost": said === null });
+    set(panel.node, { "data-lost": hub.rows === null });
     if (!said) return;
     const { rows, server: { address, state, error, may_start: may = true } } = (newest = said);
-    const shown = rows.filter((/** @type {Row} */ row) => !cleared.has(row.uuid));
+    const shown = rows.filter((/** @type {Row} */ row) => !(ENDED.has(row.status) && cleared.includes(row.uuid)));
     table.update(shown);
     set(clear, { hidden: shown.every((/** @type {Row} */ row) => !ENDED.has(row.status)) });
     for (const job of views.keys()) if (!table.slot(job)) hide(job);
