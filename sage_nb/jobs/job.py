@@ -159,11 +159,14 @@ class Job:
         __tracebackhide__ = True
         try:
             return _wait(self._dispatcher.done, timeout)
-        except KeyboardInterrupt:
-            raise self._waiter_interrupted() from None
+        except KeyboardInterrupt as exc:
+            raise self._waiter_interrupted(exc) from None
 
-    def _waiter_interrupted(self) -> KeyboardInterrupt:
-        """What to raise where what waits for the job is interrupted, which stops the job where that is so."""
+    def _waiter_interrupted(self, exc: KeyboardInterrupt) -> KeyboardInterrupt:
+        """What to raise where what waits for the job is interrupted, which stops the job where that is so. One that
+        the job itself has failed with is that."""
+        if exc is self._dispatcher.error:
+            return exc
         return shown_at_caller(KeyboardInterrupt(self._interrupted()))
 
     def _interrupted(self) -> str:

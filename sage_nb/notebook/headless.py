@@ -41,8 +41,8 @@ def wait_at_cell_end(job: Job, shell: Any, cell: Cell) -> None:
         else:
             _wait_in_terminal(job)
         job.wait()
-    except KeyboardInterrupt:
-        raise job._waiter_interrupted() from None
+    except KeyboardInterrupt as exc:
+        raise job._waiter_interrupted(exc) from None
 
 
 class _Signs:

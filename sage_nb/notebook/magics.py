@@ -194,9 +194,9 @@ class SageMagics(Magics):
             if here.kernel and not here.watched:  # the log of a run has errors, and not what IPython says of its usage
                 raise
             raise UsageError(self._one_line(exc)) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as exc:
             if job is not None:
-                raise job._waiter_interrupted() from None
+                raise job._waiter_interrupted(exc) from None
             if env is not None:
                 env.stop(INTERRUPT_GRACE)
             raise
@@ -205,8 +205,8 @@ class SageMagics(Magics):
                 wait_at_cell_end(job, self.shell, here)
             elif args.wait:
                 job.wait()
-        except KeyboardInterrupt:
-            raise job._waiter_interrupted() from None
+        except KeyboardInterrupt as exc:
+            raise job._waiter_interrupted(exc) from None
 
     @magic_arguments()
     @argument("job", metavar="ID", help=_ID)

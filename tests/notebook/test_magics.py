@@ -469,6 +469,13 @@ def test_a_mistake_in_a_headless_cell_is_an_error_that_a_log_has(shared: Kernel)
     assert "source" in reply.error[1]
 
 
+def test_an_interrupt_that_an_operator_raises_is_the_jobs_own_error(shared: Kernel) -> None:
+    code = "def own(n):\n    raise KeyboardInterrupt('mine')\nenv.from_batch([1]).map(own).show('out')"
+    reply = shared.run(f"%%sage_submit own -o job\n{code}", allow_stdin=False)
+    assert reply.error == ("KeyboardInterrupt", "mine")
+    assert shared.run("job.status").result == "'failed'"
+
+
 SLOW_DISPLAYS = """
 def slow(message):
     if message["header"]["msg_type"] == "display_data":
