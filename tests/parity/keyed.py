@@ -257,6 +257,7 @@ def by_the_names_of_columns(env: Any, p: int) -> Any:
     [{"letter": k, "sum": n} for k, n in running(ITEMS, lambda i: i[0], lambda i: i[1])],
     order="per_key",
     alone="per_key",
+    key=lambda row: row["letter"],
 )
 def with_names_for_their_parts(env: Any, p: int) -> Any:
     return env.from_batch(ITEMS).keyby(lambda i: i[0]).sum(lambda i: i[1], parallelism=p).named("letter", "sum")

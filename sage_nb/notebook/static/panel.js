@@ -109,7 +109,7 @@ function connect(connection) {
 function jobsPanel(hub, notebooks, panel) {
   const views = /** @type {Map<string, () => void>} */ (new Map()); // what closes them
   const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
-  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body", tabindex: -1 });
+  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
   const clear = h("button", { type: "button", class: "sage-clear", hidden: true }, "Clear ended");
   let cleared = /** @type {string[]} */ ([]), newest = /** @type {any} */ (null);
   try { cleared = Array.from(JSON.parse(localStorage.getItem(CLEARED) ?? "[]"), String); } catch { } // none is known
@@ -154,7 +154,7 @@ function jobsPanel(hub, notebooks, panel) {
   clear.addEventListener("click", () => { // in this browser's panels; elsewhere they are known still
     const ended = newest.rows.flatMap((/** @type {Row} */ row) => (ENDED.has(row.status) ? row.uuid : []));
     cleared = [...new Set([...cleared, ...ended])].slice(-CLEARED_MOST);
-    hub.told(newest), body.focus();
+    hub.told(newest), set(body, { tabindex: -1 }), body.focus();
     try { localStorage.setItem(CLEARED, JSON.stringify(cleared)); } catch { } // forgotten with the page
   });
   hub.told = (said) => {
