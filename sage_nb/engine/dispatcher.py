@@ -159,6 +159,8 @@ class Dispatcher:
         self._down_by: float | None = None
         self._outcome = "completed"
         self._kept = False
+        self._keeps_none = False
+        """Whether somebody has asked for the end: services that are kept run until then."""
         self._go = threading.Event()
 
     # What is seen from outside
@@ -292,6 +294,7 @@ class Dispatcher:
                 return
             if self._kept:
                 return
+            self._keeps_none = self._keeps_none or outcome == "stopped"
             asked = self._final and self._stop_began is not None
             self._stop_grace = min(self._stop_grace, grace) if asked else grace
             if not asked:
@@ -573,7 +576,7 @@ class Dispatcher:
                 return
             if self._steps is None:
                 keep = self._cleanup == "never" or (self._cleanup == "on_success" and self._outcome == "failed")
-                keep = keep and bool(self.services_host.instances()) and self._down_by is None
+                keep = keep and bool(self.services_host.instances()) and not self._keeps_none
                 if keep:
                     self._keep()
                 else:

@@ -123,14 +123,13 @@ class Job:
         """Stop the job, wait until it is cleaned up, and return it.
 
         No item is begun from now on. A source that does not answer is given up after 0.2 s (0.7 s where services
-        are up), an operator at work on an item after `timeout` seconds; `notes` names what was given up. Of a job that
-        has ended, stops the services that `cleanup` kept. Called from the job's own code, it returns at once. Raises
-        `JobStateError` where `timeout` is not a number of seconds, 0 or more.
+        are up), an operator at work on an item after `timeout` seconds; `notes` names what was given up. No service is
+        kept, and those that `cleanup` kept of a job that has ended are stopped. Called from the job's own code, it
+        returns at once. Raises `JobStateError` where `timeout` is not a number of seconds, 0 or more.
         """
-        had_ended = self._dispatcher.done.is_set()
         self.request_stop(timeout)
         if not self._dispatcher.is_own_thread():
-            _wait(self._dispatcher.clean if had_ended else self._dispatcher.done, None)
+            _wait(self._dispatcher.clean, None)
             self._dispatcher.join()
         return self
 
@@ -164,8 +163,8 @@ class Job:
 
     def _waiter_interrupted(self, exc: KeyboardInterrupt) -> KeyboardInterrupt:
         """What to raise where what waits for the job is interrupted, which stops the job where that is so. One that
-        the job itself has failed with is that."""
-        if exc is self._dispatcher.error:
+        the job itself has failed with is that, and one that has been told already."""
+        if exc is self._dispatcher.error or hasattr(exc, "_render_traceback_"):
             return exc
         return shown_at_caller(KeyboardInterrupt(self._interrupted()))
 

@@ -347,7 +347,6 @@ class Core:
 
     async def stop(self, job: HostedJob, grace: float, *, wait: bool = True, why: str | None = None) -> None:
         """Stop a job, and wait until it is cleaned up; of one that has ended, stop the services that were kept."""
-        had_ended = job.ended.is_set()
         if job in self.queue:
             self.queue.remove(job)
             if why is not None:
@@ -362,7 +361,7 @@ class Core:
         elif not job.clean.is_set():
             job.stop_asked = True  # it waits for the runner of a server that is gone
         if wait:
-            await (job.clean if had_ended else job.ended).wait()
+            await job.clean.wait()
 
     async def delete(self, job: HostedJob, *, force: bool) -> None:
         """Forget a job. Raises `JobStateError` where it runs, unless `force` has it stopped first."""

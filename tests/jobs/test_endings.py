@@ -16,7 +16,7 @@ import pytest
 
 from sage_nb import BaseService, FlatMapFunction, LocalEnvironment, MapFunction, SourceFunction, call_service
 from sage_nb.errors import JobStateError
-from tests.support import endless
+from tests.support import Gate, endless, until
 
 LIMIT = 30.0
 
@@ -349,16 +349,24 @@ def test_a_slip_in_a_log_line_does_not_fail_the_job(monkeypatch: pytest.MonkeyPa
     assert "got" in job.logs()[0].text
 
 
-def test_a_stop_of_a_running_job_returns_where_its_services_are_kept() -> None:
+@pytest.mark.parametrize("ends", ["runs", "fails meanwhile"])
+def test_a_stop_of_a_running_job_keeps_no_service(ends: str) -> None:
     calls: list[str] = []
     env = LocalEnvironment("kept")
     env.register_service("noted", Noted, "noted", calls)
-    env.from_source(endless).sink(lambda _: None)
+    gate = Gate()
+
+    def fails(item: Any) -> Any:
+        raise ValueError(gate(item))
+
+    env.from_source(endless).sink(fails if ends == "fails meanwhile" else lambda _: None)
     job = env.submit(cleanup="never")
+    if ends == "fails meanwhile":
+        assert gate.reached.wait(LIMIT)
     stopping = threading.Thread(target=job.stop, daemon=True)
     stopping.start()
+    until(lambda: job.status not in ("starting", "running"))
+    gate.open()
     stopping.join(LIMIT)
     assert not stopping.is_alive()
-    assert (job.status, calls) == ("stopped", [])
-    job.stop()
-    assert calls == ["noted cleaned"]
+    assert (job.status, calls) == ("failed" if ends == "fails meanwhile" else "stopped", ["noted cleaned"])

@@ -196,6 +196,16 @@ def test_services_that_are_kept_run_until_the_job_is_stopped(env: RemoteEnvironm
     assert (tmp_path / "notes").read_text().split() == ["setup", "cleanup"]
 
 
+def test_a_stop_of_a_running_job_keeps_no_service(env: RemoteEnvironment, tmp_path: Path) -> None:
+    env.register_service("noted", Noted, str(tmp_path / "notes"))
+    env.from_source(numbers).collect("out")
+    job = env.submit(cleanup="never")
+    until(lambda: len(job.results["out"]) > 0)
+    job.stop()
+    assert job.status == "stopped"
+    assert (tmp_path / "notes").read_text().split() == ["setup", "cleanup"]
+
+
 def test_a_job_that_begins_anew_gives_the_results_of_its_last_attempt(server: JobManagerServer, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
 
