@@ -393,19 +393,12 @@ class _Links:
         position = task.position()
         site = None if position.site is None else (position.site.filename, position.site.lineno)
         closing = task.closing.name if task.closing is not None else None
+        dropped = self._dropped + sum(task.held_back.values())
         self._connection.send(
             Say.COUNTS,
             pack(
                 *(counts, task.errors, task.looks, task.seen, [list(times) for times in task.times]),
-                *(
-                    task.fraction(),
-                    position.index,
-                    site,
-                    closing,
-                    task.late(),
-                    task.blocked(),
-                    self._dropped + sum(task.held_back.values()),
-                ),
+                *(task.fraction(), position.index, site, closing, task.late(), task.blocked(), dropped),
             ),
         )
 

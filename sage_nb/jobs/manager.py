@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from sage_nb.engine.dispatcher import ENDED, Cleanup, Dispatcher
 from sage_nb.engine.failure import safe_str, safe_text
@@ -71,9 +71,6 @@ def watched() -> bool | None:
 
 class JobManager:
     """Runs jobs in this process. `jobs` maps the uuids of those known now to their records, the oldest first."""
-
-    _says_at_exit: ClassVar[bool] = True
-    """Whether it says on stderr, when Python ends, which jobs have failed that nobody was told of."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -258,7 +255,12 @@ class JobManager:
             _dispatcher_of(job).hurry(_EXIT_LIMIT, reason)
         for job in jobs:
             _dispatcher_of(job).drive(deadline)
-        for info in list(self._infos.values()) if self._says_at_exit and not kernel else ():
+        if not kernel:  # where its view has told
+            self._say_failures()
+
+    def _say_failures(self) -> None:
+        """Say which jobs have failed that nobody was told of."""
+        for info in list(self._infos.values()):
             if info.status == "failed" and not info.told:
                 where = info.snapshot.error.where if info.snapshot and info.snapshot.error else None
                 why = (info.error or "").rstrip(": ")

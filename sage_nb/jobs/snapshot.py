@@ -193,9 +193,10 @@ class Progress(_View, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """A line for each, below the names of what can be asked of it."""
-        late = any(op.late for op in self.operators)
-        heads = ("name", "kind", "items_in", "items_out", "rate", "busy", "queued", "errors", *["late"] * late)
-        rows = [heads, *((*_counters(op), *[f"{op.late:,}"] * late) for op in self.operators)]
+        heads = ("name", "kind", "items_in", "items_out", "rate", "busy", "queued", "errors", "late")
+        rows = [heads, *(_counters(op) for op in self.operators)]
+        if not any(op.late for op in self.operators):
+            rows = [row[:-1] for row in rows]
         sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([*map(str.ljust, row[:2], sizes), *map(str.rjust, row[2:], sizes[2:])]) for row in rows]
         lines += [f"service {plain(service.name)}: {service.state}" for service in self.services]
@@ -205,7 +206,7 @@ class Progress(_View, frozen=True, kw_only=True):
 def _counters(op: OperatorView) -> tuple[str, ...]:
     busy = "" if op.busy is None else f"{op.busy:.0%}"
     counts = (f"{op.items_in:,}", f"{op.items_out:,}", f"{op.rate:,.1f}", busy, f"{op.queued:,}", f"{op.errors:,}")
-    return plain(op.name), op.kind, *counts
+    return plain(op.name), op.kind, *counts, f"{op.late:,}"
 
 
 class JobSnapshot(_View, frozen=True, kw_only=True):

@@ -214,12 +214,13 @@ class _Runner:
 class _Manager(JobManager):
     """Tells the outbox of the one job it has."""
 
-    _says_at_exit = False
-
     def __init__(self, outbox: Outbox) -> None:
         super().__init__()
         self._outbox = outbox
         self.run: Dispatcher | None = None
+
+    def _say_failures(self) -> None:
+        """The outbox has."""
 
     def _start(self, job: Job) -> None:  # type: ignore[override]
         assert isinstance(job._dispatcher, Dispatcher)
