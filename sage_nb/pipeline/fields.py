@@ -76,9 +76,13 @@ def check_names(columns: tuple[Any, ...]) -> Named:
     if not columns:
         raise PipelineError("named: give a name for each part of an item, such as named('store', 'total')")
     for column in columns:
-        if not isinstance(column, str):
-            hint = f"; write named({', '.join(map(repr, column))})" if isinstance(column, (tuple, list)) else ""
-            raise PipelineError(f"named: a column's name is a string, not {column!r}{hint}")
+        if not isinstance(column, str) or not column.strip():
+            hint = (
+                "; give the names one by one, such as named('store', 'total')"
+                if isinstance(column, (tuple, list))
+                else ""
+            )
+            raise PipelineError(f"named: a column's name is a string of at least one character, not {column!r}{hint}")
     twice = next((column for n, column in enumerate(columns) if column in columns[:n]), None)
     if twice is not None:
         raise PipelineError(f"named: {twice!r} is there twice; each column needs a name of its own")

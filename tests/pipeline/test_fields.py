@@ -124,8 +124,9 @@ def test_parts_of_tuples_have_names_in_tables_and_files(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         ((), "give a name for each part"),
-        ((["a", "b"],), r"not \['a', 'b'\]; write named\('a', 'b'\)"),
-        (("a", 1), "is a string, not 1"),
+        ((["a", "b"],), r"not \['a', 'b'\]; give the names one by one"),
+        (("a", 1), "one character, not 1"),
+        (("a", " "), "one character, not ' '"),
         (("a", "b", "a"), "'a' is there twice"),
     ],
 )
