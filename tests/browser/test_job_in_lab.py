@@ -226,7 +226,6 @@ def test_prints_stay_in_the_cell_that_submitted(page: LabPage) -> None:
     assert "other 4" in page.output(2).inner_text()
 
 
-@pytest.mark.long
 def test_pictures_for_the_readme(page: LabPage) -> None:
     """The job view while it runs, in both themes, and narrow."""
     page.page.set_viewport_size({"width": 1400, "height": 1000})

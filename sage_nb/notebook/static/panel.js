@@ -13,8 +13,8 @@ const { ENDED, h, say, set } = kit;
 const ID = "sage-nb-jobs";
 const WIDGET = "application/vnd.jupyter.widget-view+json";
 const VIEWS = ".sage-job, .sage-jobs, .sage-launcher"; // what our widgets draw
-const CLEARED = "sage-nb:cleared", CLEARED_MOST = 1000, WISH = "sage-nb:wish", WISH_MS = 60_000, LOOK_MS = 1000,
-  AGAIN_MS = 10_000;
+const CLEARED = "sage-nb:cleared", CLEARED_MOST = 1000, WISH = "sage-nb:wish", WISH_MS = 60_000;
+const LOOK_MS = 1000, AGAIN_MS = 10_000;
 const SETTLED_MS = 1500; // within which a kernel's own last word about its job arrives
 const LOADED_MS = 4000; // within which a page has found the widgets that there are
 const LOOKS = { id: ID, class: "sage-panel", role: "region", "aria-label": "Jobs" };
@@ -108,8 +108,8 @@ function connect(connection) {
  * @param {ReturnType<typeof openNotebooks> | null} notebooks @param {any} panel */
 function jobsPanel(hub, notebooks, panel) {
   const views = /** @type {Map<string, () => void>} */ (new Map()); // what closes them
-  const note = h("div", { class: "sage-note", role: "alert" }), place = h("span"), count = h("span");
-  const start = h("button", { type: "button" }, "Start a server"), body = h("div", { class: "sage-body" });
+  const note = h("div", { class: "sage-note", role: "alert" }), body = h("div", { class: "sage-body", tabindex: -1 });
+  const start = h("button", { type: "button" }, "Start a server"), place = h("span"), count = h("span");
   const clear = h("button", { type: "button", class: "sage-clear", hidden: true }, "Clear ended");
   let cleared = /** @type {string[]} */ ([]), newest = /** @type {any} */ (null);
   try { cleared = Array.from(JSON.parse(localStorage.getItem(CLEARED) ?? "[]"), String); } catch { } // none is known
@@ -154,7 +154,7 @@ function jobsPanel(hub, notebooks, panel) {
   clear.addEventListener("click", () => { // in this browser's panels; elsewhere they are known still
     const ended = newest.rows.flatMap((/** @type {Row} */ row) => (ENDED.has(row.status) ? row.uuid : []));
     cleared = [...new Set([...cleared, ...ended])].slice(-CLEARED_MOST);
-    hub.told(newest), set(body, { tabindex: -1 }), body.focus();
+    hub.told(newest); body.focus(); // the button is gone
     try { localStorage.setItem(CLEARED, JSON.stringify(cleared)); } catch { } // forgotten with the page
   });
   hub.told = (said) => {
