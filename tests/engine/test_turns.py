@@ -52,14 +52,20 @@ def test_many_loops_take_turns_until_they_have_ended() -> None:
 def test_whoever_else_wants_the_interpreter_has_a_good_part_of_it() -> None:
     """Of what the process has of the machine, a third here; one in 25 where all loops run."""
     jobs = running(MANY)
-    until(lambda: sum(counts(jobs)) > 1_000_000)
+    try:
+        until(lambda: sum(counts(jobs)) > 1_000_000)
+        shares = [share_of_half_a_second() for _ in range(3)]  # the machine may be busy with something else
+    finally:
+        for job in jobs:
+            job.stop()
+    assert max(shares) > 0.1
+
+
+def share_of_half_a_second() -> float:
     mine, all_of_us = time.thread_time(), time.process_time()
     while time.thread_time() - mine < 0.5:
         sum(range(1000))
-    share = 0.5 / (time.process_time() - all_of_us)
-    for job in jobs:
-        job.stop()
-    assert share > 0.1
+    return 0.5 / (time.process_time() - all_of_us)
 
 
 def test_each_of_many_loops_has_its_turn_again_and_again() -> None:
@@ -92,19 +98,21 @@ def test_loops_whose_functions_wait_hold_nobody_up() -> None:
 
 def test_a_task_that_is_given_up_counts_no_more() -> None:
     """Laws 3 and 4: five sources that do not come back leave no conductor behind."""
+    usual = sys.getswitchinterval()
     go_on = threading.Event()
     jobs = []
     for _ in range(6):
         env = LocalEnvironment("stuck")
         env.from_source(go_on.wait).sink(id)
         jobs.append(env.submit())
-    until(lambda: len(conductors()) == 1)
-    before = sys.getswitchinterval()
-    for job in jobs:
-        job.stop(0.01)
-    until(lambda: conductors() == [])
-    assert sys.getswitchinterval() > before
-    go_on.set()
+    try:
+        until(lambda: len(conductors()) == 1 and sys.getswitchinterval() < usual)
+        for job in jobs:
+            job.stop(0.01)
+        until(lambda: conductors() == [])
+        assert sys.getswitchinterval() == usual
+    finally:
+        go_on.set()
 
 
 def test_a_job_that_waits_for_its_turn_stops_and_pauses_like_any_other() -> None:
